@@ -1,0 +1,1 @@
+"""Networks, and the ways to run them. Importing this package loads nothing heavy."""
