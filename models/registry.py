@@ -81,13 +81,18 @@ def register_model(
         a programmer's mistake, found at import.
     """
     if kind not in _KINDS or ndim not in (1, 2, 3):
-        raise ValueError(f"model {name!r}: kind must be one of {_KINDS} and ndim 1, 2 or 3; got {kind!r}, {ndim!r}")
+        raise ValueError(
+            f"model {name!r}: kind must be one of {_KINDS} and ndim 1, 2 or 3; got {kind!r}, {ndim!r}"
+        )
 
     def register(build: Callable[..., Any]) -> Callable[..., Any]:
         entry = ModelEntry(name, kind, ndim, has_weights, build)
         known = _entries.get(name)
-        if known is not None and (known.module, known.build.__qualname__) != (entry.module, build.__qualname__):
-            raise ValueError(f"model name {name!r} is already used by {known.module}; choose another in {entry.module}")
+        same = known is None or (known.module, known.build.__qualname__) == (entry.module, build.__qualname__)
+        if not same:
+            raise ValueError(
+                f"model name {name!r} is already used by {known.module}; choose another in {entry.module}"
+            )
         _entries[name] = entry
         return build
 

@@ -1,0 +1,236 @@
+"""What an engine is, which there are, and how a worker process gets one.
+
+The backends' libraries are imported when an engine is loaded, not when this file is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+
+from models.registry import unknown_name
+from survey_io.errors import OptionError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PRECISIONS = ("f32", "bf16")
+# Fastest first (engines.md: OpenVINO 1.6 times torch, ONNX Runtime between them).
+_PREFERENCE = ("openvino", "onnx", "torch")
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A network ready to run on one device. Calls from several Python threads at once are allowed.
+
+    Attributes
+    ----------
+    name, precision : str
+        As given to `load_engine`, "auto" resolved.
+    threads : int
+        Processor cores that all calls together may use.
+    """
+
+    name: str
+    precision: str
+    threads: int
+
+    def __call__(self, snr: np.ndarray, beam: np.ndarray) -> np.ndarray:
+        """Raw maps of a batch.
+
+        Parameters
+        ----------
+        snr : np.ndarray
+            (B, 1, H, W) float32, signal-to-noise; H and W are multiples of the network's stride.
+        beam : np.ndarray
+            (B, 4) float32: ln major, ln minor (FWHM in pixels), e cos 2theta, e sin 2theta.
+
+        Returns
+        -------
+        np.ndarray
+            (B, C, H / stride, W / stride) float32, owned by the caller.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what the engine holds; it is not called afterwards."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Backend:
+    name: str
+    requires: tuple[str, ...]
+    precisions: tuple[str, ...]
+    build: Callable[..., Engine]
+
+
+_backends: dict[str, _Backend] = {}
+
+
+def register_engine(
+    name: str, *, requires: tuple[str, ...], precisions: tuple[str, ...] = ("f32",)
+) -> Callable[[Callable[..., Engine]], Callable[..., Engine]]:
+    """Register the decorated builder ``build(module, *, precision, threads) -> Engine``.
+
+    Parameters
+    ----------
+    name : str
+        What ``--engine`` takes.
+    requires : tuple of str
+        Libraries without which the engine is not available.
+    precisions : tuple of str
+        Those of `PRECISIONS` that it can compute in.
+    """
+
+    def register(build: Callable[..., Engine]) -> Callable[..., Engine]:
+        _backends[name] = _Backend(name, requires, precisions, build)
+        return build
+
+    return register
+
+
+def list_engines() -> list[str]:
+    """Names of all engines, fastest first, whether or not their libraries are installed."""
+    importlib.import_module("models.engines")
+    return sorted(_backends, key=lambda name: (_order(name), name))
+
+
+def available_engines() -> list[str]:
+    """Names of the engines whose libraries are installed, fastest first."""
+    return [
+        name
+        for name in list_engines()
+        if all(importlib.util.find_spec(library) is not None for library in _backends[name].requires)
+    ]
+
+
+def resolve_engine(name: str, *, precision: str = "f32") -> str:
+    """Check an engine's name and precision, and answer "auto" with the fastest that is installed.
+
+    Raises
+    ------
+    OptionError
+        For an unknown or not installed engine, or a precision that it does not compute in.
+    """
+    installed = available_engines()
+    if precision not in PRECISIONS:
+        reason = "; 16-bit floats with 5 exponent bits are not computed by processors, use bf16" * (
+            precision in ("f16", "fp16", "float16", "half")
+        )
+        raise OptionError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}{reason}")
+    if name == "auto":
+        fitting = [known for known in installed if precision in _backends[known].precisions]
+        return fitting[0]
+    if name not in _backends:
+        raise OptionError(unknown_name("engine", name, ["auto", *list_engines()]))
+    backend = _backends[name]
+    if name not in installed:
+        missing = [library for library in backend.requires if importlib.util.find_spec(library) is None]
+        raise OptionError(
+            f"engine {name!r} needs {', '.join(missing)}, not installed here: "
+            f"pip install {' '.join(missing)}, or use one of {', '.join(installed)}"
+        )
+    if precision not in backend.precisions:
+        able = [known for known in installed if precision in _backends[known].precisions]
+        raise OptionError(
+            f"engine {name!r} computes in {', '.join(backend.precisions)}, not {precision}: "
+            f"use engine {' or '.join(able)}"
+        )
+    return name
+
+
+def load_engine(name: str, module: nn.Module, *, precision: str = "f32", threads: int = 1) -> Engine:
+    """Make a network ready to run.
+
+    Parameters
+    ----------
+    name : str
+        An engine's name, or "auto": the fastest that is installed.
+    module : nn.Module
+        A detector, ``forward(snr, beam) -> raw``. Left untouched: the engine works on a copy in evaluation
+        mode whose batch normalisations are folded into the weights.
+    precision : str
+        "f32", or "bf16" for twice the speed and outputs that differ by about 1%.
+    threads : int
+        Processor cores for all calls together, from however many Python threads they come.
+
+    Returns
+    -------
+    Engine
+
+    Raises
+    ------
+    OptionError
+        As `resolve_engine`; also for fewer than one thread.
+    """
+    if threads < 1:
+        raise OptionError(f"an engine needs at least 1 thread, got {threads}")
+    from models.fold import fold_batchnorm
+
+    backend = _backends[resolve_engine(name, precision=precision)]
+    return backend.build(fold_batchnorm(module).float().cpu(), precision=precision, threads=threads)
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """Everything a worker process needs to load the same engine: small, hashable, picklable.
+
+    Attributes
+    ----------
+    model : str
+        Name of shipped weights or path of a safetensors file, as `models.weights.load_weights` takes it.
+    engine, precision, threads
+        As `load_engine`.
+    """
+
+    model: str
+    engine: str = "auto"
+    precision: str = "f32"
+    threads: int = 1
+
+    def load(self) -> Engine:
+        """The engine; the same one for every call with an equal spec in this process."""
+        with _lock:
+            if self not in _loaded:
+                from models.weights import load_weights
+
+                module, _ = load_weights(self.model)
+                _loaded[self] = load_engine(
+                    self.engine, module, precision=self.precision, threads=self.threads
+                )
+            return _loaded[self]
+
+    def close(self) -> None:
+        """Drop this process's engine, if it has one."""
+        with _lock:
+            engine = _loaded.pop(self, None)
+        if engine is not None:
+            engine.close()
+
+
+_loaded: dict[EngineSpec, Engine] = {}
+_lock = threading.Lock()
+
+
+def check_input(snr: np.ndarray, beam: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Contiguous float32 views of an engine's input, or a clear error.
+
+    Raises
+    ------
+    ValueError
+        When the shapes are not (B, 1, H, W) and (B, 4).
+    """
+    if snr.ndim != 4 or snr.shape[1] != 1 or beam.shape != (snr.shape[0], 4):
+        raise ValueError(f"an engine takes snr (B, 1, H, W) and beam (B, 4), got {snr.shape} and {beam.shape}")
+    return np.ascontiguousarray(snr, dtype=np.float32), np.ascontiguousarray(beam, dtype=np.float32)
+
+
+def _order(name: str) -> int:
+    return _PREFERENCE.index(name) if name in _PREFERENCE else len(_PREFERENCE)

@@ -1,0 +1,51 @@
+"""ONNX Runtime on the processor: pure float32, 1.5 to 2 times torch."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models.engines.base import check_input, register_engine
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@register_engine("onnx", requires=("onnxruntime", "onnx", "onnxscript"), precisions=("f32",))
+class OnnxEngine:
+    """A session over the exported graph, which stays in the cache folder."""
+
+    name = "onnx"
+
+    def __init__(self, module: nn.Module, *, precision: str, threads: int) -> None:
+        from models.engines.graph_file import cached_graph, write_onnx
+
+        self.precision = precision
+        self.threads = threads
+        self._session = open_session(str(cached_graph(module, ".onnx", write_onnx)), threads)
+        # A call runs in its own thread beside the session's: one at a time keeps to the number asked for.
+        self._turn = threading.Lock()
+
+    def __call__(self, snr: np.ndarray, beam: np.ndarray) -> np.ndarray:
+        """See `models.engines.base.Engine`."""
+        snr, beam = check_input(snr, beam)
+        with self._turn:
+            return self._session.run(["raw"], {"snr": snr, "beam": beam})[0]
+
+    def close(self) -> None:
+        """See `models.engines.base.Engine`."""
+        self._session = None
+
+
+def open_session(path: str, threads: int = 1):  # noqa: ANN201  (onnxruntime is imported here only)
+    """An ONNX Runtime session on the processor, without spinning threads."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
