@@ -1,0 +1,59 @@
+"""The exceptions that a caller is meant to catch: one line of text, the numbers as fields."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["InputError", "OptionError", "OutputError", "SkysiftError"]
+
+
+class SkysiftError(Exception):
+    """An expected failure that is explained to the user in one line.
+
+    Parameters
+    ----------
+    message : str
+        What was expected, what came and what to do. Line breaks are folded into spaces.
+    **fields
+        The numbers behind the message (file, shape, unit, ...), for logs and flows.
+
+    Attributes
+    ----------
+    message : str
+    fields : dict
+    exit_status : int
+        What the command line returns for this error.
+    """
+
+    exit_status = 1
+
+    def __init__(self, message: str, **fields: Any) -> None:
+        self.message = " ".join(str(message).split())
+        self.fields = fields
+        super().__init__(self.message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception pickles only its positional arguments, and errors travel between Dask workers.
+        return _rebuild, (type(self), self.message, self.fields)
+
+
+class InputError(SkysiftError):
+    """A file or header that cannot be used; the other files of the call can still be processed."""
+
+    exit_status = 2
+
+
+class OutputError(SkysiftError):
+    """A result that cannot be written where it was asked for."""
+
+    exit_status = 2
+
+
+class OptionError(SkysiftError):
+    """An option with a value that does not exist or does not fit."""
+
+    exit_status = 2
+
+
+def _rebuild(kind: type[SkysiftError], message: str, fields: dict[str, Any]) -> SkysiftError:
+    return kind(message, **fields)
