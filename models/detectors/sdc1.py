@@ -1,9 +1,9 @@
-"""The 17-layer reference network for 2D continuum images (Cornu et al. 2024, A&A 690, A211), adapted.
+"""The 17-layer reference network for 2D images (Cornu et al. 2024, A&A 690, A211), adapted.
 
 Kept: the layers, their widths and kernels, nine boxes per cell of 16 x 16 pixels, leaky ReLU of slope 0.05.
-Changed: group normalisation, whose answer depends on the whole tile, is a batch normalisation, which folds into
-the next layer. The input is signal-to-noise compressed at three depths and the beam is an input too, so that one
-set of weights serves any unit, depth and sampling. The nine boxes divide the cell by position and not by size.
+Changed: group normalisation, whose answer depends on the whole tile, is a batch normalisation, which folds
+into the next layer. The input is signal-to-noise compressed at three depths, and the beam is an input too:
+one set of weights serves any unit, depth and sampling. Nine boxes divide the cell by position, not by size.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LAYERS = (
     (128, 2, 2), (192, 1, 1), (384, 3, 1), (256, 1, 1), (384, 3, 1),
     (512, 2, 2), (768, 1, 1), (1024, 3, 1), (2048, 1, 1),
 )  # fmt: skip
-# The layers that shrink the map: the beam's biases behind them reach every scale and cost no measurable time.
+# The layers that shrink the map: the beam's biases behind them reach every scale at no measurable cost.
 BEAM_LAYERS = (2, 5, 8, 13)
 NORMALISED_LAYER = 15
 SLOPE = 0.05
@@ -40,8 +40,8 @@ class Sdc1Detector(nn.Module):
     Attributes
     ----------
     name, stride, receptive_field, head, options
-        "sdc1"; 16 and 100 pixels (no cell sees further than 42 pixels from its own 16 x 16); the layout of the
-        output; the arguments that rebuild it.
+        "sdc1"; 16 and 100 pixels (no cell sees further than 42 pixels from its own 16 x 16); the layout of
+        the output; the arguments that rebuild it.
     """
 
     name = "sdc1"
@@ -53,7 +53,12 @@ class Sdc1Detector(nn.Module):
         self.options = {"dropout": dropout}
         anchors = tuple((y, x) for y in THIRDS for x in THIRDS)
         self.head = HeadSpec(
-            stride=(16, 16), anchors=anchors, priors=((1.0, 1.0),) * 9, params=PARAMS, scales=SCALES, reach=1.0
+            stride=(16, 16),
+            anchors=anchors,
+            priors=((1.0, 1.0),) * 9,
+            params=PARAMS,
+            scales=SCALES,
+            reach=1.0,
         )
         self.blocks = nn.ModuleList()
         layers: list[nn.Module] = []
@@ -67,8 +72,8 @@ class Sdc1Detector(nn.Module):
             layers.append(nn.LeakyReLU(SLOPE))
             if number == NORMALISED_LAYER:
                 layers.append(nn.BatchNorm2d(width, eps=1e-3))
-        self.out = nn.Conv2d(width, self.head.channels, 1)
-        self.blocks.append(nn.Sequential(*layers, nn.Dropout(dropout), self.out))
+        layers += [nn.Dropout(dropout), nn.Conv2d(width, self.head.channels, 1)]
+        self.blocks.append(nn.Sequential(*layers))
         self.beam = BeamBias([LAYERS[number - 1][0] for number in BEAM_LAYERS])
         self._initialise()
 
@@ -77,10 +82,11 @@ class Sdc1Detector(nn.Module):
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, a=SLOPE, nonlinearity="leaky_relu")
                 nn.init.zeros_(layer.bias)
-        nn.init.normal_(self.out.weight, std=0.01)
-        # Nearly all boxes of a sky are empty: starting from a presence of 1% saves the steps that unlearn the rest.
+        last = self.blocks[-1][-1]
+        nn.init.normal_(last.weight, std=0.01)
+        # Nearly all boxes of a sky are empty: starting from a presence of 1% saves the steps that unlearn more.
         with torch.no_grad():
-            self.out.bias.view(self.head.boxes, -1)[:, self.head.slot("presence")] = -4.6
+            last.bias.view(self.head.boxes, -1)[:, self.head.slot("presence")] = -4.6
 
     def forward(self, snr: Tensor, beam: Tensor) -> Tensor:
         """Raw maps of an S/N image.

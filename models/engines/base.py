@@ -228,7 +228,7 @@ def check_input(snr: np.ndarray, beam: np.ndarray) -> tuple[np.ndarray, np.ndarr
         When the shapes are not (B, 1, H, W) and (B, 4).
     """
     if snr.ndim != 4 or snr.shape[1] != 1 or beam.shape != (snr.shape[0], 4):
-        raise ValueError(f"an engine takes snr (B, 1, H, W) and beam (B, 4), got {snr.shape} and {beam.shape}")
+        raise ValueError(f"an engine takes snr (B, 1, H, W), beam (B, 4); got {snr.shape} and {beam.shape}")
     return np.ascontiguousarray(snr, dtype=np.float32), np.ascontiguousarray(beam, dtype=np.float32)
 
 

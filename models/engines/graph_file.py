@@ -95,7 +95,7 @@ def cached_graph(module: nn.Module, suffix: str, write: Callable[[nn.Module, Pat
 
 
 def fingerprint(module: nn.Module) -> str:
-    """SHA-256 over a network's weights and structure, the code of its classes, and the exporters' versions."""
+    """SHA-256 over a network's weights and structure, its classes' code and the exporters' versions."""
     digest = hashlib.sha256()
     for part in (version("torch"), version("openvino") if _has("openvino") else "", str(OPSET), repr(module)):
         digest.update(part.encode() + b"\0")
@@ -103,8 +103,8 @@ def fingerprint(module: nn.Module) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     for name, part in sorted(module.named_modules()):
-        plain = {key: value for key, value in vars(part).items() if isinstance(value, (int, float, str, tuple))}
-        digest.update(f"{name} {sorted(plain.items())}".encode())
+        plain = [item for item in vars(part).items() if isinstance(item[1], int | float | str | tuple)]
+        digest.update(f"{name} {sorted(plain)}".encode())
     for source in sorted(_source_files(module)):
         digest.update(Path(source).read_bytes())
     return digest.hexdigest()

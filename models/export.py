@@ -1,0 +1,139 @@
+"""Trained networks as files for other programs: ONNX, or OpenVINO's own format."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models.registry import unknown_name
+from survey_io.errors import OptionError, OutputError, SkysiftError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Of the largest value on the raw maps; float32 engines differ by 1e-6 to 1e-5.
+TOLERANCE = 1e-4
+
+
+def export(
+    name_or_file: str | os.PathLike[str], output: str | os.PathLike[str], *, format: str = "onnx"
+) -> Path:
+    """Write a network with its weights as a graph, after checking that it computes what torch does.
+
+    The graph has inputs ``snr`` (batch, 1, height, width) and ``beam`` (batch, 4) and the output ``raw``, all
+    float32, with any batch, height and width (multiples of the stride). Batch normalisation is folded.
+
+    Parameters
+    ----------
+    name_or_file : str
+        Name of shipped weights, or a safetensors file.
+    output : path
+        File to write (.onnx or .xml, the latter with a .bin beside it), or a folder, where the file is named
+        after the weights. The card goes beside it as ``STEM_card.json``, with the meaning of the channels.
+    format : str
+        "onnx" or "openvino".
+
+    Returns
+    -------
+    Path
+        The graph's file.
+
+    Raises
+    ------
+    OptionError
+        For an unknown name or format, or an output of another ending.
+    InputError
+        For weights that cannot be read.
+    OutputError
+        When a file cannot be written.
+    """
+    from models.fold import fold_batchnorm
+    from models.weights import find_weights, load_weights, write_whole
+
+    if format not in _FORMATS:
+        raise OptionError(unknown_name("export format", format, sorted(_FORMATS)))
+    suffix, write, run = _FORMATS[format]
+    module, card = load_weights(name_or_file)
+    module = fold_batchnorm(module).float()
+    target = Path(output)
+    if target.is_dir() or not target.suffix:
+        target = target / f"{find_weights(name_or_file).stem}{suffix}"
+    if target.suffix != suffix:
+        raise OptionError(f"{target}: format {format!r} is written to a file ending in {suffix}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as scratch:
+            made = Path(scratch) / target.name
+            write(module, made)
+            difference = _disagreement(module, made, run)
+            if difference > TOLERANCE:
+                raise SkysiftError(
+                    f"{target}: the exported graph differs from torch by {difference:.1e} of the largest "
+                    f"output, expected less than {TOLERANCE:.0e}: not written; report it with the weights' card"
+                )
+            for file in sorted(Path(scratch).iterdir(), key=lambda file: file.suffix == suffix):
+                os.replace(file, target.parent / file.name)
+        described = {
+            **asdict(card),
+            "stride": list(module.head.stride),
+            "receptive_field": module.receptive_field,
+            "head": asdict(module.head),
+            "agreement_with_torch": difference,
+        }
+        text = json.dumps(described, indent=2, allow_nan=False) + "\n"
+        write_whole(target.with_name(f"{target.stem}_card.json"), text.encode())
+    except OSError as error:
+        raise OutputError(f"{target}: cannot write the export: {error.strerror or error}") from error
+    return target
+
+
+def _disagreement(module: nn.Module, path: Path, run: Callable[..., np.ndarray]) -> float:
+    """Largest difference between graph and torch over the largest output, on shapes it was not traced with."""
+    import torch
+
+    worst = 0.0
+    rng = np.random.default_rng(0)
+    for batch, high, wide in ((1, 3, 5), (3, 4, 2)):
+        snr = rng.normal(scale=5.0, size=(batch, 1, high * module.stride, wide * module.stride))
+        snr, beam = snr.astype(np.float32), rng.normal(size=(batch, 4)).astype(np.float32)
+        with torch.inference_mode():
+            expected = module(torch.from_numpy(snr), torch.from_numpy(beam)).numpy()
+        worst = max(worst, float(np.abs(run(path, snr, beam) - expected).max() / np.abs(expected).max()))
+    return worst
+
+
+def _write_onnx(module: nn.Module, path: Path) -> None:
+    from models.engines.graph_file import write_onnx
+
+    write_onnx(module, path)
+
+
+def _run_onnx(path: Path, snr: np.ndarray, beam: np.ndarray) -> np.ndarray:
+    from models.engines.onnx_engine import open_session
+
+    return open_session(str(path)).run(["raw"], {"snr": snr, "beam": beam})[0]
+
+
+def _write_openvino(module: nn.Module, path: Path) -> None:
+    from models.engines.graph_file import write_openvino
+
+    write_openvino(module, path)
+
+
+def _run_openvino(path: Path, snr: np.ndarray, beam: np.ndarray) -> np.ndarray:
+    from models.engines.openvino_engine import compile_graph
+
+    return compile_graph(str(path))({"snr": snr, "beam": beam})[0]
+
+
+_FORMATS = {
+    "onnx": (".onnx", _write_onnx, _run_onnx),
+    "openvino": (".xml", _write_openvino, _run_openvino),
+}

@@ -1,0 +1,277 @@
+"""Trained weights by name: a safetensors file, and a card that says which network it fits and what it is.
+
+``models/weights/NAME.safetensors`` is shipped with ``NAME.json``. The same card is in the metadata of the
+safetensors file, so that a single file is enough for ``--model FILE.safetensors``; the JSON beside it is for
+readers and adds the file's SHA-256, which is checked when the weights are loaded by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models.registry import get_model, list_models, unknown_name
+from survey_io.errors import InputError, OptionError, OutputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+WEIGHTS_FOLDER = Path(__file__).with_name("weights")
+SUFFIX = ".safetensors"
+_METADATA_KEY = "skysift"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a set of weights is and how it came about.
+
+    Attributes
+    ----------
+    model : str
+        Name of the architecture, as `models.registry.list_models` has it.
+    options : dict
+        Architecture options that the builder was called with.
+    input_scaling : str
+        What the network expects as input.
+    trained_on : str
+        The sky, and how much of it.
+    seed : int or None
+        Seed of the training run.
+    command : str
+        The command that makes the same weights again.
+    cost : str
+        Time and machine of the training.
+    score : dict
+        Measured quality, each entry with what it was measured on in its name.
+    threshold : float or None
+        Default detection threshold.
+    calibration : dict
+        What turns scores into probabilities, and measured values into recommended ones.
+    sha256 : str
+        Hash of the safetensors file; empty inside the file itself.
+    """
+
+    model: str
+    options: dict[str, Any] = field(default_factory=dict)
+    input_scaling: str = "background-subtracted image over local rms, blanks 0"
+    trained_on: str = ""
+    seed: int | None = None
+    command: str = ""
+    cost: str = ""
+    score: dict[str, Any] = field(default_factory=dict)
+    threshold: float | None = None
+    calibration: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+
+
+def list_weights() -> list[str]:
+    """Names of the shipped weights, sorted."""
+    return sorted(path.stem for path in WEIGHTS_FOLDER.glob(f"*{SUFFIX}"))
+
+
+def find_weights(name_or_path: str | os.PathLike[str]) -> Path:
+    """The safetensors file that a name or path stands for.
+
+    Raises
+    ------
+    OptionError
+        For a name that is not shipped.
+    InputError
+        For a path that does not exist.
+    """
+    text = os.fspath(name_or_path)
+    if text.endswith(SUFFIX) or os.sep in text:
+        path = Path(text)
+        if not path.is_file():
+            raise InputError(f"{text}: no such weights file; shipped weights are {', '.join(list_weights())}")
+        return path
+    path = WEIGHTS_FOLDER / f"{text}{SUFFIX}"
+    if not path.is_file():
+        if text in list_models():
+            entry = get_model(text)
+            reason = "no weights are shipped for it: train them" if entry.has_weights else "it has no weights"
+            shipped = ", ".join(list_weights()) or "(none)"
+            raise OptionError(f"model {text!r}: {reason}, or name one of {shipped}")
+        raise OptionError(unknown_name("model", text, sorted({*list_weights(), *list_models()})))
+    return path
+
+
+def load_weights(name_or_path: str | os.PathLike[str]) -> tuple[nn.Module, Card]:
+    """Build a network and fill in its trained weights.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+        A name of `list_weights`, or a safetensors file written by `save_weights`.
+
+    Returns
+    -------
+    module : nn.Module
+        In evaluation mode, on the processor.
+    card : Card
+        With the file's SHA-256.
+
+    Raises
+    ------
+    OptionError
+        For an unknown name.
+    InputError
+        For a file that is missing, damaged, not the one its card describes, or of another network.
+    """
+    path = find_weights(name_or_path)
+    tensors, metadata = _read(path)
+    card = _card_from(metadata.get(_METADATA_KEY), path)
+    digest = file_sha256(path)
+    beside = path.with_suffix(".json")
+    if path.parent == WEIGHTS_FOLDER and beside.is_file():
+        card = read_card(path)
+        if card.sha256 != digest:
+            raise InputError(
+                f"{path}: SHA-256 {digest[:12]}... is not the {card.sha256[:12]}... of its card "
+                f"{beside.name}: the file is damaged or of another version; install again"
+            )
+    if card.model not in list_models():
+        raise InputError(f"{path}: {unknown_name('model', card.model, list_models())}")
+    try:
+        module = get_model(card.model).build(**card.options)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: model {card.model!r} cannot be built with the options {card.options}: {error}"
+        ) from error
+    _fill(module, tensors, path)
+    return module.eval(), replace(card, sha256=digest)
+
+
+def read_card(name_or_path: str | os.PathLike[str]) -> Card:
+    """The card of a set of weights, without loading torch: the JSON beside the file, else the file's own."""
+    path = find_weights(name_or_path)
+    beside = path.with_suffix(".json")
+    if path.parent == WEIGHTS_FOLDER and beside.is_file():
+        return _card_from(beside.read_text(encoding="utf-8"), beside)
+    return replace(_card_from(_read_metadata(path).get(_METADATA_KEY), path), sha256=file_sha256(path))
+
+
+def save_weights(module: nn.Module, card: Card, path: str | os.PathLike[str]) -> Card:
+    """Write a network's weights and the card beside them.
+
+    Both files are replaced in one step each, so that a reader never sees half of one.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Its weights are written in float32.
+    card : Card
+        Its ``model`` and ``options`` must rebuild the network.
+    path : path
+        Ends in .safetensors; the card goes to the same name with .json.
+
+    Returns
+    -------
+    Card
+        With the SHA-256 of the file.
+
+    Raises
+    ------
+    OptionError
+        For a path with another ending.
+    OutputError
+        When a file cannot be written.
+    """
+    from safetensors.torch import save
+
+    path = Path(path)
+    if path.suffix != SUFFIX:
+        raise OptionError(f"{path}: weights are written to a file ending in {SUFFIX}")
+    card = replace(card, sha256="")
+    tensors = {}
+    for name, tensor in module.state_dict().items():
+        tensor = tensor.detach().cpu()
+        tensors[name] = (tensor.float() if tensor.is_floating_point() else tensor).contiguous().clone()
+    data = save(tensors, metadata={_METADATA_KEY: _to_json(card)})
+    card = replace(card, sha256=hashlib.sha256(data).hexdigest())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, data)
+        write_whole(path.with_suffix(".json"), (_to_json(card) + "\n").encode())
+    except OSError as error:
+        raise OutputError(f"{path}: cannot write weights: {error.strerror or error}") from error
+    return card
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file under a passing name and move it into place."""
+    passing = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        passing.write_bytes(data)
+        os.replace(passing, path)
+    finally:
+        passing.unlink(missing_ok=True)
+
+
+def _to_json(card: Card) -> str:
+    return json.dumps(asdict(card), indent=2, sort_keys=False, allow_nan=False)
+
+
+def _card_from(text: str | None, path: Path) -> Card:
+    if text is None:
+        raise InputError(f"{path}: no skysift card in the metadata: expected a file written by skysift train")
+    try:
+        values = json.loads(text)
+        known = {entry.name for entry in fields(Card)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            names = ", ".join(unknown)
+            raise InputError(f"{path}: card has unknown entries {names}: written by a later version?")
+        return Card(**values)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: unreadable card: {error}") from error
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as stream:
+            return stream.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    metadata = _read_metadata(path)
+    try:
+        return load_file(path), metadata
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: not a readable safetensors file, damaged or of another format ({error})")
+
+
+def _fill(module: nn.Module, tensors: dict[str, Any], path: Path) -> None:
+    """Copy tensors into a network that must have exactly these names and shapes."""
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    came = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    wrong = [name for name in expected if came.get(name) != expected[name]]
+    extra = sorted(set(came) - set(expected))
+    if wrong or extra:
+        name = (wrong or extra)[0]
+        raise InputError(
+            f"{path}: {len(wrong) + len(extra)} tensors do not fit model {module.name!r}, first {name!r}: "
+            f"expected shape {expected.get(name, 'no such tensor')}, came {came.get(name, 'no such tensor')}"
+        )
+    module.load_state_dict(tensors)
