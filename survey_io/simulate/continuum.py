@@ -66,7 +66,7 @@ class SkyModel:
         if rng.random() < 0.2:
             kernel = rng.uniform(0.2, 0.66) if rng.random() < 0.5 else rng.uniform(0.78, 1.0)
         return SkyModel(
-            density=float(np.exp(rng.uniform(np.log(0.001), np.log(0.04)))),
+            density=float(np.exp(rng.uniform(np.log(0.0015), np.log(0.05)))),
             slope=rng.normal(0.55, 0.08),
             curve=rng.uniform(0.15, 0.32),
             size_at_10=0.28 * float(np.exp(rng.normal(0, 0.35))),

@@ -1,0 +1,197 @@
+"""Training fields without end: crops of simulated skies with targets, made in worker processes.
+
+A pool of noise-free skies and noise maps is kept and slowly renewed; every field is a random crop of a sky, scaled in
+depth, plus an unrelated crop of noise, flipped and rotated. So a small pool gives many fields, and no field comes
+twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from models.yolo.assign import assign_centres
+from models.yolo.head import HeadSpec
+from survey_io.background import ArrayPixels, estimate_background
+from survey_io.simulate import continuum as sim
+from survey_io.simulate.render import FWHM_TO_SIGMA, covariance
+
+# A source of this S/N or more must be found; between the two it is neither demanded nor punished.
+DEMANDED, IGNORED_BELOW = 2.5, 1.3
+SIZE_FLOOR = 0.1
+
+
+@dataclass
+class Sky:
+    """One member of the pool: noise-free sky and noise (unit rms), sources and beam, all in px."""
+
+    sky: np.ndarray
+    noise: np.ndarray
+    sources: sim.Sources
+    beam: tuple[float, float, float]
+    gain: float
+
+
+def draw_sky(size: int, rng: np.random.Generator) -> Sky:
+    """Draw a sky of the training range: beams of 2.1 to 8.8 px, round or elliptical."""
+    fwhm = float(np.exp(rng.uniform(np.log(2.1), np.log(8.8))))
+    ratio = 1.0 if rng.random() < 0.4 else rng.uniform(0.55, 1.0)
+    beam = (fwhm / np.sqrt(ratio), fwhm * np.sqrt(ratio), rng.uniform(0, np.pi))
+    model = sim.SkyModel.random(rng)
+    sources = sim.draw_sources((size, size), model, beam, rng)
+    sky = sim.paint((size, size), sources, model, beam, rng)
+    return Sky(sky, sim.noise_map((size, size), model, beam, rng), sources, beam, sim.detectability(model))
+
+
+def beam_vector(beam: tuple[float, float, float]) -> np.ndarray:
+    """What networks are told of a beam: ln major, ln minor (px), e cos 2 theta, e sin 2 theta."""
+    major, minor, theta = beam
+    e = 1 - minor / major
+    return np.array([np.log(major), np.log(minor), e * np.cos(2 * theta), e * np.sin(2 * theta)], np.float32)
+
+
+def crop_field(sky: Sky, size: int, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, np.ndarray], tuple]:
+    """A random crop as the pipeline would see it: S/N (size, size), its sources, and the turned beam."""
+    limit = sky.sky.shape[0] - size
+    y0, x0, ny0, nx0 = rng.integers(0, limit + 1, 4)
+    depth = float(np.exp(rng.uniform(np.log(0.4), np.log(2.0))))
+    image = depth * sky.sky[y0 : y0 + size, x0 : x0 + size] + sky.noise[ny0 : ny0 + size, nx0 : nx0 + size]
+    s = sky.sources
+    near = (abs(s.x - x0 - size / 2) < size / 2 + 8) & (abs(s.y - y0 - size / 2) < size / 2 + 8)
+    near &= s.peak * depth * sky.gain > IGNORED_BELOW
+    x, y, theta, beam_theta = s.x[near] - x0, s.y[near] - y0, s.theta[near], sky.beam[2]
+    if rng.random() < 0.5:
+        image, (x, y) = image.T, (y, x)
+        theta, beam_theta = np.pi / 2 - theta, np.pi / 2 - beam_theta
+    if rng.random() < 0.5:
+        image, x, theta, beam_theta = image[:, ::-1], size - 1 - x, np.pi - theta, np.pi - beam_theta
+    if rng.random() < 0.5:
+        image, y, theta, beam_theta = image[::-1], size - 1 - y, -theta, -beam_theta
+    image = np.ascontiguousarray(image)
+    found = estimate_background(ArrayPixels(image), mesh=int(rng.choice([64, 128])))
+    level, rms = found.sample((slice(0, size), slice(0, size)))
+    snr = (image - level) / rms
+    if rng.random() < 0.04:
+        edge = int(rng.integers(8, size // 2))
+        snr[:edge] = 0
+        keep = y >= edge
+    else:
+        keep = np.ones(len(x), bool)
+    local = rms[np.clip(np.rint(y), 0, size - 1).astype(int), np.clip(np.rint(x), 0, size - 1).astype(int)]
+    fields = {
+        "x": x, "y": y, "theta": theta, "flux": s.flux[near] * depth / local, "major": s.major[near],
+        "minor": s.minor[near], "snr": s.peak[near] * depth * sky.gain / local,
+    }  # fmt: skip
+    fields = {name: value[keep] for name, value in fields.items()}
+    return snr.astype(np.float32), fields, (sky.beam[0], sky.beam[1], float(np.mod(beam_theta, np.pi)))
+
+
+def encode_targets(fields: dict[str, np.ndarray], beam: tuple[float, float, float]) -> dict[str, np.ndarray]:
+    """Targets of a field in the terms of `yolo_loss`, and what `assign_centres` needs beside them."""
+    fwhm = np.sqrt(beam[0] * beam[1])
+    cov = covariance(fields["major"], fields["minor"], fields["theta"]) + covariance(
+        *(np.array([v]) for v in beam)
+    )
+    major = np.maximum(fields["major"] / fwhm, SIZE_FLOOR)
+    minor = np.maximum(fields["minor"] / fwhm, SIZE_FLOOR)
+    resolved = np.clip(2 * major, 0, 1)
+    ellipticity = np.clip((1 - fields["minor"] / np.maximum(fields["major"], 1e-6)) * resolved, 0, 1)
+    ones = np.ones_like(major)
+    return {
+        "centre": np.stack([fields["y"], fields["x"]], -1),
+        "size": np.sqrt(np.stack([cov[2], cov[0]], -1)) / FWHM_TO_SIGMA,
+        "beam": np.full(len(major), fwhm),
+        "params": np.stack(
+            [
+                np.log(fields["flux"]), np.log(major), np.log(minor),
+                np.cos(2 * fields["theta"]), np.sin(2 * fields["theta"]),
+            ],
+            -1,
+        ),
+        "param_weight": np.stack([ones, ones, ones, ellipticity, ellipticity], -1),
+    }  # fmt: skip
+
+
+def positive_radius(beam_fwhm: float) -> float:
+    """Radius (px) around a source within which anchors answer for it: 0.4 beams, but at least one 2-px anchor."""
+    return max(0.4 * beam_fwhm, 1.45)
+
+
+class SkyFields(IterableDataset):
+    """Endless batches of fields for detectors whose head has fixed anchors.
+
+    Parameters
+    ----------
+    spec : HeadSpec
+    batch, size : int
+        Fields per batch and their side in px.
+    seed : int
+        Two loaders of one seed give the same batches.
+    pool, sky_size, renew : int
+        Skies kept, their side in px, and batches after which one is replaced.
+    """
+
+    def __init__(
+        self, spec: HeadSpec, *, batch: int, size: int, seed: int, pool: int = 64, sky_size: int = 640, renew: int = 6
+    ):
+        super().__init__()
+        self.spec, self.batch, self.size, self.seed = spec, batch, size, seed
+        self.pool, self.sky_size, self.renew = pool, max(sky_size, size + 64), renew
+        grid = tuple(size // s for s in spec.stride)
+        self.grid = grid
+        self.anchors = spec.anchor_positions(grid).reshape(-1, spec.ndim)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]]:
+        worker = get_worker_info()
+        rng = np.random.default_rng([self.seed, 0 if worker is None else worker.id])
+        skies: list[Sky] = []
+        step = 0
+        while True:
+            # The pool fills while training runs, so that the first step does not wait for it.
+            if len(skies) < 8:
+                skies += [draw_sky(self.sky_size, rng) for _ in range(8 - len(skies))]
+            elif len(skies) < self.pool:
+                skies.append(draw_sky(self.sky_size, rng))
+            elif step % self.renew == 0:
+                skies[int(rng.integers(len(skies)))] = draw_sky(self.sky_size, rng)
+            yield self.make_batch(skies, rng)
+            step += 1
+
+    def make_batch(
+        self, skies: list[Sky], rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """S/N (B, 1, H, W), beams (B, 4), assignment (B, boxes, *grid) and targets of one batch."""
+        images, beams, assigned, rows = [], [], [], []
+        offset = 0
+        for _ in range(self.batch):
+            snr, fields, beam = crop_field(skies[int(rng.integers(len(skies)))], self.size, rng)
+            target = encode_targets(fields, beam)
+            fwhm = float(np.sqrt(beam[0] * beam[1]))
+            radius = np.full(len(target["beam"]), positive_radius(fwhm))
+            ignore = fields["snr"] < DEMANDED
+            found = assign_centres(
+                self.anchors, target["centre"], radius, np.log(np.maximum(fields["flux"], 1e-3)), ignore
+            )
+            # Only demanded targets enter the table; their rows are counted over the batch.
+            number = np.cumsum(~ignore) - 1 + offset
+            found = np.where(found >= 0, number[np.maximum(found, 0)] if len(number) else found, found)
+            offset += int((~ignore).sum())
+            rows.append({name: value[~ignore] for name, value in target.items()})
+            images.append(snr[None])
+            beams.append(beam_vector(beam))
+            assigned.append(found.reshape(self.spec.boxes, *self.grid))
+        targets = {
+            name: torch.from_numpy(np.concatenate([r[name] for r in rows]).astype(np.float32)) for name in rows[0]
+        }
+        return (
+            torch.from_numpy(np.stack(images)),
+            torch.from_numpy(np.stack(beams)),
+            torch.from_numpy(np.stack(assigned).astype(np.int64)),
+            targets,
+        )
+

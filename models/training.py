@@ -1,0 +1,227 @@
+"""One readable training loop for detectors: mixed precision, moving average, warm-up and cosine, resume.
+
+Runs on CPU and GPU. A run is bounded by steps or by minutes, whichever comes first, and its learning rate follows
+the fraction that is done, so that a run of any length ends annealed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from models.loader import SkyFields
+from models.registry import get_model
+from models.yolo.loss import yolo_loss
+
+
+class TrainOptions(BaseModel):
+    """Options of one training run; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field("light", description="registered detector to train")
+    output: Path = Field(Path("training"), description="folder of checkpoints, log and pictures")
+    steps: int = Field(40_000, ge=1, description="optimiser steps")
+    minutes: float | None = Field(None, gt=0, description="bound on the wall time, minutes")
+    batch: int = Field(8, ge=1, description="fields per step")
+    size: int = Field(256, ge=64, description="side of a field, px")
+    learning_rate: float = Field(2e-3, gt=0)
+    final_rate: float = Field(0.01, ge=0, le=1, description="last learning rate over the first")
+    warm_up: int = Field(300, ge=0, description="steps of linear warm-up")
+    weight_decay: float = Field(1e-4, ge=0)
+    clip: float = Field(5.0, gt=0, description="largest gradient norm")
+    ema: float = Field(0.998, ge=0, lt=1, description="decay of the moving average of the weights")
+    precision: str = Field("bf16", pattern="^(bf16|f32)$")
+    seed: int = 1
+    pool: int = Field(64, ge=8, description="skies kept by a loader process")
+    loaders: int = Field(1, ge=0, description="loader processes")
+    threads: int | None = Field(None, ge=1, description="CPU threads of torch")
+    device: str = Field("auto", description="auto, cpu or cuda")
+    save_every: int = Field(500, ge=1, description="steps between checkpoints")
+    picture_every: int = Field(2000, ge=1, description="steps between pictures of predictions")
+    resume: bool = Field(False, description="continue from the last checkpoint in output")
+    start: Path | None = Field(None, description="weights file to start from")
+    model_options: dict[str, Any] = Field(default_factory=dict)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device to train on; "auto" takes a GPU where there is one."""
+    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name)
+
+
+def rate_factor(step: int, done: float, options: TrainOptions) -> float:
+    """Learning rate over its maximum: linear warm-up by steps, then a cosine over the fraction ``done`` (0..1)."""
+    warm = min(1.0, (step + 1) / max(options.warm_up, 1))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(max(done, 0.0), 1.0)))
+    return warm * (options.final_rate + (1 - options.final_rate) * cosine)
+
+
+class MovingAverage:
+    """Exponential moving average of a module's parameters and buffers."""
+
+    def __init__(self, module: nn.Module, decay: float):
+        self.decay = decay
+        self.values = {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+    def update(self, module: nn.Module, step: int) -> None:
+        """Move towards the module; the decay is shorter at the start so that early averages are not stale."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, value in module.state_dict().items():
+            if value.dtype.is_floating_point:
+                self.values[name].lerp_(value.detach(), 1 - decay)
+            else:
+                self.values[name].copy_(value)
+
+
+def batch_loss(net: nn.Module, batch: tuple, device: torch.device, precision: str) -> tuple[Tensor, dict[str, float]]:
+    """Forward pass and loss of one batch on a device."""
+    snr, beam, assigned, targets = batch
+    snr = snr.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        raw = net(snr, beam.to(device))
+    targets = {name: value.to(device) for name, value in targets.items()}
+    return yolo_loss(raw, assigned.to(device), targets, net.head)
+
+
+@torch.no_grad()
+def validate(net: nn.Module, batches: list, device: torch.device) -> dict[str, float]:
+    """Mean loss terms over fixed batches, in full precision."""
+    net.eval()
+    sums: dict[str, float] = {}
+    for batch in batches:
+        loss, parts = batch_loss(net, batch, device, "f32")
+        for name, value in {"loss": float(loss), **parts}.items():
+            sums[name] = sums.get(name, 0.0) + value / len(batches)
+    net.train()
+    return sums
+
+
+def save_checkpoint(path: Path, **state: Any) -> None:
+    """Write a checkpoint so that a crash leaves either the old or the new one whole."""
+    temporary = path.with_suffix(".part")
+    torch.save(state, temporary)
+    temporary.replace(path)
+
+
+def train(options: TrainOptions, *, report: Callable[[str], None] = print) -> Path:
+    """Train a detector on simulated sky.
+
+    Parameters
+    ----------
+    options : TrainOptions
+    report : callable
+        Receives one line of text every 100 steps.
+
+    Returns
+    -------
+    Path
+        ``output/last.pt``: model, moving average, optimiser, step and history. `models.weights.publish` turns it
+        into a weights file with a card.
+    """
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    device = choose_device(options.device)
+    folder = Path(options.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    net = get_model(options.name).build(**options.model_options)
+    if options.start:
+        from safetensors.torch import load_file
+
+        net.load_state_dict(load_file(options.start))
+    net = net.to(device, memory_format=torch.channels_last)
+    average = MovingAverage(net, options.ema)
+    optimiser = torch.optim.AdamW(
+        net.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, betas=(0.9, 0.98)
+    )
+    first, spent, history = 0, 0.0, []
+    checkpoint = folder / "last.pt"
+    if options.resume and checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        net.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        average.values = state["average"]
+        first, spent, history = state["step"], state["seconds"], state["history"]
+    # A resumed run must not see the first run's fields again: the seed moves with the step.
+    fields = SkyFields(
+        net.head, batch=options.batch, size=options.size, seed=options.seed + 1000 * first, pool=options.pool
+    )
+    workers = {"num_workers": options.loaders, "prefetch_factor": 4} if options.loaders else {}
+    loader = iter(DataLoader(fields, batch_size=None, **workers))
+    validation = SkyFields(net.head, batch=options.batch, size=options.size, seed=987_654, pool=16)
+    source = iter(validation)
+    held_out = [next(source) for _ in range(24)][8:]
+    (folder / "options.json").write_text(options.model_dump_json(indent=1))
+    began = time.monotonic()
+    running: dict[str, float] = {}
+    step, done = first, 0.0
+    while step < options.steps and done < 1.0:
+        seconds = spent + time.monotonic() - began
+        done = max(step / options.steps, seconds / (60 * options.minutes) if options.minutes else 0.0)
+        for group in optimiser.param_groups:
+            group["lr"] = options.learning_rate * rate_factor(step, done, options)
+        loss, parts = batch_loss(net, next(loader), device, options.precision)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(net.parameters(), options.clip)
+        if torch.isfinite(norm):
+            optimiser.step()
+        step += 1
+        average.update(net, step)
+        for name, value in {"loss": float(loss.detach()), **parts}.items():
+            running[name] = 0.98 * running.get(name, value) + 0.02 * value
+        if step % 100 == 0:
+            terms = " ".join(f"{name} {value:.3f}" for name, value in running.items())
+            report(f"step {step} {100 * done:.1f}% {seconds / 60:.1f} min norm {float(norm):.2f} {terms}")
+        last = step == options.steps or done >= 1.0
+        if step % options.save_every == 0 or last:
+            current = {name: value.clone() for name, value in net.state_dict().items()}
+            net.load_state_dict(average.values)
+            score = validate(net, held_out, device)
+            if step % options.picture_every == 0 or last:
+                draw_predictions(net, held_out[0], folder / f"step_{step:06d}.png")
+            net.load_state_dict(current)
+            history.append({"step": step, "minutes": seconds / 60, **score})
+            (folder / "history.json").write_text(json.dumps(history, indent=1))
+            report(f"step {step} held-out " + " ".join(f"{name} {value:.4f}" for name, value in score.items()))
+            save_checkpoint(
+                checkpoint, model=net.state_dict(), average=average.values, optimiser=optimiser.state_dict(),
+                step=step, seconds=seconds, history=history, name=options.name, model_options=net.options,
+            )  # fmt: skip
+    return checkpoint
+
+
+@torch.no_grad()
+def draw_predictions(net: nn.Module, batch: tuple, path: Path) -> None:
+    """Picture of a batch's first fields: S/N with true centres (red) and the map of P beside it."""
+    from matplotlib.figure import Figure
+
+    snr, beam, assigned, targets = batch
+    device = next(net.parameters()).device
+    net.eval()
+    raw = net(snr[:3].to(device), beam[:3].to(device)).float().cpu()
+    net.train()
+    spec = net.head
+    values = raw.reshape(len(raw), spec.boxes, spec.box_channels, *raw.shape[2:])
+    presence = torch.sigmoid(values[:, :, spec.slot("presence").start]).amax(dim=1)
+    figure = Figure(figsize=(10, 5 * len(raw)))
+    axes = figure.subplots(len(raw), 2, squeeze=False)
+    for i, (left, right) in enumerate(axes):
+        left.imshow(torch.asinh(snr[i, 0] / 3), origin="lower", cmap="gray", vmin=-1.2, vmax=3)
+        right.imshow(presence[i], origin="lower", vmin=0, vmax=1)
+        rows = assigned[i][assigned[i] >= 0].unique()
+        centre = targets["centre"][rows]
+        left.scatter(centre[:, 1], centre[:, 0], s=30, edgecolors="red", facecolors="none", linewidths=0.7)
+        left.set_title(f"S/N, {len(rows)} demanded sources")
+        right.set_title("P per cell")
+    figure.tight_layout()
+    figure.savefig(path, dpi=60)
