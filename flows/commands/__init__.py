@@ -1,0 +1,1 @@
+"""One file per subcommand; each imports what it needs when it runs."""

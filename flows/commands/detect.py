@@ -1,0 +1,106 @@
+"""``skysift detect``: images to catalogues."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from flows.images import Outcome
+    from pipeline.options import DetectOptions
+
+
+def detect(
+    images: list[Path] = typer.Argument(..., metavar="IMAGE...", help="FITS images.", show_default=False),
+    output: Path | None = typer.Option(
+        None, "-o", "--output", help="Folder for the results [default: skysift_out]."
+    ),
+    model: str | None = typer.Option(None, help="Model name or weights file [default: light]."),
+    engine: str | None = typer.Option(None, help="auto, torch, onnx or openvino [default: auto]."),
+    precision: str | None = typer.Option(None, help="f32 or bf16 [default: f32]."),
+    threshold: float | None = typer.Option(
+        None, help="Keep rows with p_real of at least this [default: the model's]."
+    ),
+    tile: int | None = typer.Option(None, help="Side of a tile in pixels [default: 1024]."),
+    workers: int | None = typer.Option(None, help="Worker processes [default: one per core]."),
+    cluster: str | None = typer.Option(None, help="Dask cluster: name, YAML file or tcp://host:port."),
+    formats: str | None = typer.Option(
+        None, "--format", help="Comma list of fits, votable, parquet, ecsv, csv, sdc1 [default: fits]."
+    ),
+    config: Path | None = typer.Option(None, metavar="FILE.yaml", help="Read options from this file."),
+    flow: bool = typer.Option(
+        False, "--flow", help="Run as a Prefect flow even when no server is configured."
+    ),
+    fresh: bool = typer.Option(False, "--fresh", help="Do not continue an interrupted run."),
+    beam: str | None = typer.Option(None, metavar="MAJ[,MIN[,PA]]", help="Beam in arcsec FWHM and degrees."),
+    primary_beam: Path | None = typer.Option(None, metavar="FILE", help="Primary beam response, FITS."),
+    hdu: str | None = typer.Option(
+        None, help="Extension by number (from 0) or name [default: the first image]."
+    ),
+) -> int:
+    """Find the sources of each IMAGE and write catalogue, regions, picture and manifest.
+
+    Options may also stand in the file given with --config and in the environment, as
+    SKYSIFT_DETECT_TILE=2048; the command line wins over the environment, and that over the file.
+    """
+    from flows.server import configured_api_url, require_server
+    from flows.settings import resolve_options
+    from pipeline.options import DetectOptions
+
+    given = {
+        "output": output, "model": model, "engine": engine, "precision": precision, "threshold": threshold,
+        "tile": tile, "workers": workers, "cluster": cluster, "formats": formats, "fresh": fresh or None,
+        "beam": beam, "primary_beam": primary_beam, "hdu": hdu,
+    }  # fmt: skip
+    options = resolve_options(DetectOptions, given, config=config)
+    url = configured_api_url()
+    if flow or url:
+        if url:
+            require_server(url)
+        from flows.detect import run_flow
+
+        outcomes = run_flow(images, options)
+        for outcome in outcomes:
+            show_outcome(outcome)
+    else:
+        outcomes = _detect_plainly(images, options)
+    if any(outcome.defect for outcome in outcomes):
+        return 1
+    return 2 if any(outcome.error for outcome in outcomes) else 0
+
+
+def _detect_plainly(images: list[Path], options: DetectOptions) -> list[Outcome]:
+    from flows.images import detect_each, detect_one
+    from flows.progress import progress_bar
+
+    def run(path: Path, options: DetectOptions) -> Outcome:
+        with progress_bar(path.name) as progress:
+            return detect_one(path, options, progress)
+
+    return detect_each(images, options, run=run, done=show_outcome)
+
+
+def show_outcome(outcome: Outcome) -> None:
+    """Print an image's summary on standard output, or what was wrong with it on standard error."""
+    if outcome.error is not None or outcome.result is None:
+        print(f"skysift: error: {outcome.error}", file=sys.stderr, flush=True)
+        return
+    result = outcome.result
+    count = len(result.table)
+    speed = pixels_per_second(outcome)
+    rate = "" if speed is None else f", {speed / 1e6:.3g} Mpix/s"
+    print(f"{outcome.path}: {count} source{'' if count == 1 else 's'} in {outcome.seconds:.1f} s{rate}")
+    for path in result.files.values():
+        print(f"  {path}", flush=True)
+
+
+def pixels_per_second(outcome: Outcome) -> float | None:
+    """Return image pixels over wall time, None when the manifest has no image shape."""
+    manifest = outcome.result.manifest if outcome.result is not None else {}
+    shape = manifest.get("input", {}).get("shape")
+    if not shape or outcome.seconds <= 0:
+        return None
+    return shape[0] * shape[1] / outcome.seconds

@@ -1,0 +1,221 @@
+"""The options of each stage: frozen, checked, readable from YAML and written back with the results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from survey_io.errors import OptionError
+
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
+FORMATS = ("fits", "votable", "parquet", "ecsv", "csv", "sdc1")
+
+
+def _split(value: Any) -> Any:
+    """Let a comma list on the command line stand for a sequence."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _beam(value: Any) -> Any:
+    """Complete ``MAJ[,MIN[,PA]]`` to three numbers: a round beam, position angle 0."""
+    parts = _split(value)
+    if isinstance(parts, (int, float)):
+        parts = (parts,)
+    if not isinstance(parts, (tuple, list)):
+        return parts
+    if not 1 <= len(parts) <= 3:
+        raise ValueError("give one to three numbers, MAJ[,MIN[,PA]] in arcsec and degrees")
+    try:
+        numbers = [float(part) for part in parts]
+    except (TypeError, ValueError):
+        raise ValueError("give one to three numbers, MAJ[,MIN[,PA]] in arcsec and degrees") from None
+    major = numbers[0]
+    minor = numbers[1] if len(numbers) > 1 else major
+    angle = numbers[2] if len(numbers) > 2 else 0.0
+    if not 0 < minor <= major < float("inf"):
+        raise ValueError("axes must satisfy 0 < MIN <= MAJ")
+    return (major, minor, angle % 180.0)
+
+
+def _hdu(value: Any) -> Any:
+    """An extension may be given by its number or by its name."""
+    if isinstance(value, str) and value.strip().lstrip("-").isdigit():
+        return int(value)
+    return value
+
+
+def option_title(kind: type[BaseModel]) -> str:
+    """Return what a set of options is called in messages and variables: ``DetectOptions`` gives "detect"."""
+    return kind.__name__.removesuffix("Options").lower()
+
+
+def parse_options(kind: type[AnyModel], values: dict[str, Any], *, source: str | None = None) -> AnyModel:
+    """Check values and build a set of options.
+
+    Parameters
+    ----------
+    kind : type
+        The option class.
+    values : dict
+        Field name to value; text is accepted wherever the command line gives text.
+    source : str, optional
+        Where the values come from (a file name), for the message.
+
+    Raises
+    ------
+    OptionError
+        With one line that names the first wrong field, what came and what is allowed.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"][:1]) or option_title(kind)
+    where = f"{source}: " if source else ""
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(kind.model_fields)
+        raise OptionError(f"{where}unknown {option_title(kind)} option {place!r}; known: {known}")
+    text = first["msg"].removeprefix("Value error, ")
+    raise OptionError(f"{where}option {place}: got {first['input']!r}; {text[0].lower()}{text[1:]}")
+
+
+def read_option_values(kind: type[BaseModel], path: str | Path) -> dict[str, Any]:
+    """Read the mapping of a YAML file, checked only for unknown keys (other sources may overrule its values).
+
+    Raises
+    ------
+    OptionError
+        When the file cannot be read, is not a YAML mapping, or holds an unknown key.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not text"
+        raise OptionError(f"{path}: cannot read the configuration: {reason}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        raise OptionError(f"{path}: not valid YAML{line}") from None
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        came = type(values).__name__
+        raise OptionError(f"{path}: expected a mapping of option names to values, got a {came}")
+    for key in values:
+        if key not in kind.model_fields:
+            known = ", ".join(kind.model_fields)
+            raise OptionError(f"{path}: unknown {option_title(kind)} option {key!r}; known: {known}")
+    return values
+
+
+class Options(BaseModel):
+    """Common ground of option sets: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, **overrides: Any) -> Self:
+        """Read options from a YAML file; keyword arguments win over the file."""
+        return parse_options(cls, {**read_option_values(cls, path), **overrides}, source=str(path))
+
+    def to_yaml(self, path: str | Path | None = None) -> str:
+        """Return the options as YAML with their descriptions as comments; write them to ``path`` if given."""
+        values = self.model_dump(mode="json")
+        lines = []
+        for name, field in type(self).model_fields.items():
+            if field.description:
+                lines.append(f"# {field.description}")
+            lines.append(yaml.safe_dump({name: values[name]}, default_flow_style=False).rstrip("\n"))
+        text = "\n".join(lines) + "\n"
+        if path is not None:
+            Path(path).write_text(text, encoding="utf-8")
+        return text
+
+    def with_changes(self, **changes: Any) -> Self:
+        """Return a checked copy with some fields changed."""
+        return parse_options(type(self), {**self.model_dump(), **changes})
+
+
+class DetectOptions(Options):
+    """How one image becomes a catalogue. See each field's description for unit and range."""
+
+    output: Path = Field(Path("skysift_out"), description="Folder for the results; made when missing.")
+    model: str = Field(
+        "light", min_length=1, description="Name of a model, or a weights file (.safetensors)."
+    )
+    engine: Literal["auto", "torch", "onnx", "openvino"] = Field(
+        "auto", description="What runs the network; auto picks the fastest that is installed."
+    )
+    precision: Literal["f32", "bf16"] = Field(
+        "f32", description="Arithmetic of the network: f32, or bf16 where supported."
+    )
+    threshold: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="Keep rows with p_real of at least this, 0 to 1; null = the model's own.",
+    )
+    tile: int = Field(1024, ge=64, le=16384, description="Side of a tile's core in pixels, 64 to 16384.")
+    workers: int | None = Field(
+        None, ge=1, le=4096, description="Worker processes; null = one per processor core."
+    )
+    cluster: str | None = Field(
+        None,
+        min_length=1,
+        description="Dask cluster: a name in deploy/clusters, a YAML file, or tcp://host:port.",
+    )
+    formats: Annotated[tuple[Literal[FORMATS], ...], BeforeValidator(_split)] = Field(
+        ("fits",), min_length=1, description=f"Catalogue formats, any of {', '.join(FORMATS)}."
+    )
+    beam: Annotated[tuple[float, float, float] | None, BeforeValidator(_beam)] = Field(
+        None, description="Beam MAJ, MIN in arcsec FWHM and PA in degrees; null = from the image."
+    )
+    primary_beam: Path | None = Field(
+        None, description="FITS image of the primary beam's response (1 at its centre); null = no correction."
+    )
+    hdu: Annotated[int | str | None, BeforeValidator(_hdu)] = Field(
+        None, description="Extension to read, by number from 0 or by name; null = the first with an image."
+    )
+    fresh: bool = Field(False, description="Forget an interrupted run of the same image and start again.")
+    batch: int = Field(1, ge=1, le=256, description="Tiles given to the network at once, 1 to 256.")
+
+    @field_validator("formats")
+    @classmethod
+    def _each_once(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(formats))
+
+    def identity(self) -> dict[str, Any]:
+        """Return the fields that decide what a tile's result holds: the key of an interrupted run.
+
+        Where results go, how many workers make them and in which formats they are written are left out,
+        so that a run may be continued with other workers or another cluster.
+        """
+        return self.model_dump(
+            mode="json", exclude={"output", "workers", "cluster", "formats", "fresh", "primary_beam"}
+        )
+
+
+class SimulateOptions(Options):
+    """A seeded radio-continuum sky."""
+
+    output: Path = Field(Path("skysift_sky"), description="Folder for image, truth table and primary beam.")
+    name: str = Field("sky", min_length=1, description="Stem of the files written.")
+    size: int = Field(2048, ge=64, le=65536, description="Side of the image in pixels, 64 to 65536.")
+    seed: int = Field(1, ge=0, description="Seed of the random generator; the same seed gives the same sky.")
+    beam: float = Field(4.0, ge=1.5, le=32.0, description="Beam's FWHM in pixels, 1.5 to 32.")
+    rms: float = Field(5e-7, gt=0.0, description="Noise in Jy/beam.")
+    pixel_scale: float = Field(0.6, gt=0.0, le=3600.0, description="Side of a pixel in arcsec.")
+    frequency: float = Field(1.4e9, gt=0.0, description="Frequency in Hz, for the header.")
+    density: float = Field(
+        0.004, gt=0.0, le=0.2, description="Sources above 5 sigma per beam area; SDC1 at 560 MHz: 0.026."
+    )
+    primary_beam: float | None = Field(
+        None,
+        gt=0.0,
+        le=10.0,
+        description="FWHM of a Gaussian primary beam over the image's side; null = none.",
+    )
