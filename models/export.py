@@ -76,7 +76,7 @@ def export(
             if difference > TOLERANCE:
                 raise SkysiftError(
                     f"{target}: the exported graph differs from torch by {difference:.1e} of the largest "
-                    f"output, expected less than {TOLERANCE:.0e}: not written; report it with the weights' card"
+                    f"output, expected less than {TOLERANCE:.0e}: not written; report it with the card"
                 )
             for file in sorted(Path(scratch).iterdir(), key=lambda file: file.suffix == suffix):
                 os.replace(file, target.parent / file.name)
@@ -95,7 +95,7 @@ def export(
 
 
 def _disagreement(module: nn.Module, path: Path, run: Callable[..., np.ndarray]) -> float:
-    """Largest difference between graph and torch over the largest output, on shapes it was not traced with."""
+    """Largest difference between graph and torch over the largest output, on shapes never traced with."""
     import torch
 
     worst = 0.0

@@ -84,7 +84,7 @@ class Sdc1Detector(nn.Module):
                 nn.init.zeros_(layer.bias)
         last = self.blocks[-1][-1]
         nn.init.normal_(last.weight, std=0.01)
-        # Nearly all boxes of a sky are empty: starting from a presence of 1% saves the steps that unlearn more.
+        # Nearly all boxes of a sky are empty: a presence of 1% to start from saves many steps.
         with torch.no_grad():
             last.bias.view(self.head.boxes, -1)[:, self.head.slot("presence")] = -4.6
 
