@@ -7,7 +7,7 @@
 Every run is a process of its own, timed from its start to its end, so Python's start-up and imports count
 for all. "peak" is the largest sum, over the processes of a run, of memory that is theirs (PSS: shared pages
 counted once). The classical finders run in the environment that peers_setup.sh makes; those that are missing
-are left out. The sky is simulated at 4096 pixels; larger ones repeat it, since only the amount of work matters.
+are left out. The sky is simulated at 4096 pixels; larger ones repeat it, as only the amount of work matters.
 """
 
 from __future__ import annotations
