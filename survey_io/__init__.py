@@ -18,6 +18,19 @@ _HOME = {
     "PixelSource": "observation",
     "Window": "observation",
     "open_image": "image",
+    "Column": "columns",
+    "Flag": "columns",
+    "IMAGE_COLUMNS": "columns",
+    "annotate": "columns",
+    "flags_text": "columns",
+    "image_columns": "columns",
+    "make_table": "columns",
+    "iau_name": "catalogue",
+    "read_catalogue": "catalogue",
+    "read_sdc1": "catalogue",
+    "write_catalogue": "catalogue",
+    "write_regions": "catalogue",
+    "write_sdc1": "catalogue",
 }
 
 __all__ = sorted(_HOME)

@@ -16,14 +16,38 @@ from .observation import Beam
 __all__ = ["header_beam", "header_frequency", "header_unit"]
 
 _WORDS = {
-    "jy": "Jy", "mjy": "mJy", "ujy": "uJy", "njy": "nJy", "kjy": "kJy",
-    "beam": "beam", "bm": "beam", "beams": "beam",
-    "sr": "sr", "pixel": "pix", "pixels": "pix", "pix": "pix",
-    "k": "K", "mk": "mK", "kelvin": "K",
-    "count": "ct", "counts": "ct", "cts": "ct", "ct": "ct", "adu": "adu", "dn": "DN",
-    "electron": "electron", "electrons": "electron", "e-": "electron", "s": "s", "sec": "s", "second": "s",
-    "arcsec": "arcsec", "nanomaggy": "nmgy", "nanomaggies": "nmgy", "nmgy": "nmgy",
-}  # fmt: skip
+    "jy": "Jy",
+    "mjy": "mJy",
+    "ujy": "uJy",
+    "njy": "nJy",
+    "kjy": "kJy",
+    "beam": "beam",
+    "bm": "beam",
+    "beams": "beam",
+    "sr": "sr",
+    "pixel": "pix",
+    "pixels": "pix",
+    "pix": "pix",
+    "k": "K",
+    "mk": "mK",
+    "kelvin": "K",
+    "count": "ct",
+    "counts": "ct",
+    "cts": "ct",
+    "ct": "ct",
+    "adu": "adu",
+    "dn": "DN",
+    "electron": "electron",
+    "electrons": "electron",
+    "e-": "electron",
+    "s": "s",
+    "sec": "s",
+    "second": "s",
+    "arcsec": "arcsec",
+    "nanomaggy": "nmgy",
+    "nanomaggies": "nmgy",
+    "nmgy": "nmgy",
+}
 _AIPS_BEAM = re.compile(r"BMAJ\s*=\s*(\S+)\s+BMIN\s*=\s*(\S+)\s+BPA\s*=\s*(\S+)")
 
 
@@ -150,7 +174,11 @@ def _table_beam(header: fits.Header, hdus: fits.HDUList) -> _Found | None:
         return None
     units = {column.name.upper(): column.unit for column in table.columns}
     values = []
-    for name, default, target in (("BMAJ", "arcsec", u.arcsec), ("BMIN", "arcsec", u.arcsec), ("BPA", "deg", u.deg)):
+    for name, default, target in (
+        ("BMAJ", "arcsec", u.arcsec),
+        ("BMIN", "arcsec", u.arcsec),
+        ("BPA", "deg", u.deg),
+    ):
         try:
             factor = u.Unit(units[name] or default).to(target)
         except (ValueError, TypeError):

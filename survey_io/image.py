@@ -15,8 +15,9 @@ from astropy.io import fits
 from astropy.wcs import WCS, WCSSUB_CELESTIAL, InvalidSubimageSpecificationError
 
 from .errors import InputError, OutputError
+from .geometry import anchor_pixel, celestial_frame
 from .headers import header_beam, header_frequency, header_unit, option_beam
-from .observation import Beam, Observation, anchor_pixel, celestial_frame
+from .observation import Beam, Observation
 from .pixels import PixelSource, to_float32
 from .scratch import decompressor, scratch_copy, unpack_stream
 
@@ -76,7 +77,9 @@ def open_image(
 def _readable(path: Path, scratch: Path | None) -> Path:
     """The uncompressed file to read: the path itself, or its unpacked copy."""
     if not path.exists():
-        raise InputError(f"{path}: expected a FITS image, there is no such file; check the path", path=str(path))
+        raise InputError(
+            f"{path}: expected a FITS image, there is no such file; check the path", path=str(path)
+        )
     if not path.is_file():
         raise InputError(f"{path}: expected a FITS image, this is not a file; name the files", path=str(path))
     try:
@@ -85,7 +88,9 @@ def _readable(path: Path, scratch: Path | None) -> Path:
         with open(readable, "rb") as file:
             start = file.read(9)
     except PermissionError as error:
-        raise InputError(f"{path}: may not be read ({error.strerror}); change its permissions", path=str(path)) from error
+        raise InputError(
+            f"{path}: may not be read ({error.strerror}); change its permissions", path=str(path)
+        ) from error
     if not start:
         raise InputError(f"{path}: expected a FITS image, the file is empty; fetch it again", path=str(path))
     if start != b"SIMPLE  =":
@@ -93,8 +98,14 @@ def _readable(path: Path, scratch: Path | None) -> Path:
     return readable
 
 
-def _observe(path: Path, readable: Path, hdus: fits.HDUList, wanted: int | str | None, beam: Beam | None,
-             scratch: Path | None) -> Observation:
+def _observe(
+    path: Path,
+    readable: Path,
+    hdus: fits.HDUList,
+    wanted: int | str | None,
+    beam: Beam | None,
+    scratch: Path | None,
+) -> Observation:
     index, wcs = _choose(path, hdus, wanted)
     chosen = hdus[index]
     header = chosen.header
@@ -107,7 +118,9 @@ def _observe(path: Path, readable: Path, hdus: fits.HDUList, wanted: int | str |
     except Exception as error:  # wcslib's errors share no base class
         raise InputError(
             f"{path}[{index}]: expected celestial coordinates over the image, its WCS cannot be used "
-            f"({_one_line(error)}); correct the header", path=str(path)) from error  # fmt: skip
+            f"({_one_line(error)}); correct the header",
+            path=str(path),
+        ) from error
     if isinstance(chosen, fits.CompImageHDU):
         pixels = _unpack_tiles(path, readable, index, chosen, shape, row_axis, scratch)
     else:
@@ -115,9 +128,15 @@ def _observe(path: Path, readable: Path, hdus: fits.HDUList, wanted: int | str |
     unit, note = header_unit(header)
     notes.append(note)
     observation = Observation(
-        pixels=pixels, wcs=flat, unit=unit, beam=None, frequency=header_frequency(header), header=header.copy(),
-        pixel_scale=1.0, path=path,
-    )  # fmt: skip
+        pixels=pixels,
+        wcs=flat,
+        unit=unit,
+        beam=None,
+        frequency=header_frequency(header),
+        header=header.copy(),
+        pixel_scale=1.0,
+        path=path,
+    )
     scale = float(np.sqrt(abs(np.linalg.det(observation.jacobian(x, y)))))
     if beam is None:
         beam, note = header_beam(header, hdus, largest=scale * max(shape))
@@ -138,8 +157,8 @@ def _choose(path: Path, hdus: fits.HDUList, wanted: int | str | None) -> tuple[i
             return index, wcs
         refusals.append(f"unit {index} {refusal}")
     raise InputError(
-        f"{path}: expected an image with two celestial axes (RA, Dec or galactic), got {'; '.join(refusals)}; "
-        f"give an image with a WCS, or choose the unit with --hdu",
+        f"{path}: expected an image with two celestial axes (RA, Dec or galactic), got {'; '.join(refusals)}"
+        f"; give an image with a WCS, or choose the unit with --hdu",
         path=str(path),
     )
 
@@ -152,7 +171,9 @@ def _units(path: Path, hdus: fits.HDUList, wanted: int | str | None) -> Iterator
             yield index, hdus[index]
         except (KeyError, IndexError) as error:
             there = ", ".join(f"{i} ({hdu.name or 'no name'})" for i, hdu in enumerate(hdus))
-            raise InputError(f"{path}: expected a unit {wanted!r}, the file has {there}", path=str(path)) from error
+            raise InputError(
+                f"{path}: expected a unit {wanted!r}, the file has {there}", path=str(path)
+            ) from error
         return
     index = 0
     while True:
@@ -181,7 +202,9 @@ def _celestial_wcs(hdu: Any, hdus: fits.HDUList) -> tuple[WCS | None, str]:
     except Exception as error:  # wcslib's errors share no base class
         return None, f"has a WCS that cannot be read ({_one_line(error)})"
     if min(wcs.wcs.lng, wcs.wcs.lat) < 0:
-        types = ", ".join(str(header.get(f"CTYPE{axis + 1}", "none")).strip() or "none" for axis in range(naxis))
+        types = ", ".join(
+            str(header.get(f"CTYPE{axis + 1}", "none")).strip() or "none" for axis in range(naxis)
+        )
         return None, f"has the axes {types}"
     return wcs, ""
 
@@ -191,14 +214,23 @@ def _plane(path: Path, index: int, header: fits.Header, wcs: WCS) -> tuple[tuple
     lengths = [int(header[f"NAXIS{axis + 1}"]) for axis in range(header["NAXIS"])]
     first, second = sorted((wcs.wcs.lng, wcs.wcs.lat))
     if second >= len(lengths):
-        raise InputError(f"{path}[{index}]: expected celestial axes among the {len(lengths)} axes of the image, "
-                         f"the WCS puts them at {first + 1} and {second + 1}; correct the header", path=str(path))
+        raise InputError(
+            f"{path}[{index}]: expected celestial axes among the {len(lengths)} axes of the image, "
+            f"the WCS puts them at {first + 1} and {second + 1}; correct the header",
+            path=str(path),
+        )
     extra = [axis for axis in range(len(lengths)) if axis not in (first, second) and lengths[axis] != 1]
     if extra:
-        names = ", ".join(f"{str(header.get(f'CTYPE{a + 1}', '')).strip() or f'axis {a + 1}'} of {lengths[a]}"
-                          for a in extra)
-        raise InputError(f"{path}[{index}]: expected an image of one plane, got a cube ({names}); cut one plane "
-                         f"out of it, or average it", path=str(path), shape=tuple(lengths[::-1]))
+        names = ", ".join(
+            f"{str(header.get(f'CTYPE{a + 1}', '')).strip() or f'axis {a + 1}'} of {lengths[a]}"
+            for a in extra
+        )
+        raise InputError(
+            f"{path}[{index}]: expected an image of one plane, got a cube ({names}); cut one plane "
+            f"out of it, or average it",
+            path=str(path),
+            shape=tuple(lengths[::-1]),
+        )
     return (lengths[second], lengths[first]), len(lengths) - 1 - second
 
 
@@ -225,13 +257,25 @@ def _raw_pixels(path: Path, readable: Path, index: int, hdu: Any, shape: tuple[i
     expected = offset + shape[0] * shape[1] * np.dtype(dtype).itemsize
     _check_length(path, index, readable.stat().st_size, expected)
     return PixelSource(
-        path=readable.resolve(), hdu=index, shape=shape, dtype=dtype, offset=offset,
-        scratch=readable != path, **_scaling(header),
-    )  # fmt: skip
+        path=readable.resolve(),
+        hdu=index,
+        shape=shape,
+        dtype=dtype,
+        offset=offset,
+        scratch=readable != path,
+        **_scaling(header),
+    )
 
 
-def _unpack_tiles(path: Path, readable: Path, index: int, hdu: Any, shape: tuple[int, int], row_axis: int,
-                  scratch: Path | None) -> PixelSource:
+def _unpack_tiles(
+    path: Path,
+    readable: Path,
+    index: int,
+    hdu: Any,
+    shape: tuple[int, int],
+    row_axis: int,
+    scratch: Path | None,
+) -> PixelSource:
     """Write a tile-compressed image to the scratch folder as plain float32.
 
     A window of 1152 x 1152 costs 68 ms from a file compressed row by row (its whole rows are decoded) against
@@ -257,22 +301,34 @@ def _unpack_tiles(path: Path, readable: Path, index: int, hdu: Any, shape: tuple
     except (InputError, OutputError):
         raise
     except Exception as error:  # each codec has its own errors for damaged data
-        raise InputError(f"{path}[{index}]: expected a complete tile-compressed image, it cannot be decompressed "
-                         f"({_one_line(error)}); fetch it again", path=str(path)) from error
-    return PixelSource(path=copy.resolve(), hdu=index, shape=shape, dtype=np.dtype(np.float32).str, offset=0,
-                       scratch=True)
+        raise InputError(
+            f"{path}[{index}]: expected a complete tile-compressed image, it cannot be decompressed "
+            f"({_one_line(error)}); fetch it again",
+            path=str(path),
+        ) from error
+    return PixelSource(
+        path=copy.resolve(), hdu=index, shape=shape, dtype=np.dtype(np.float32).str, offset=0, scratch=True
+    )
 
 
 def _scaling(header: fits.Header) -> dict[str, Any]:
     integers = int(header["BITPIX"]) > 0
-    return {"scale": float(header.get("BSCALE", 1.0)), "zero": float(header.get("BZERO", 0.0)),
-            "blank": int(header["BLANK"]) if integers and "BLANK" in header else None}
+    return {
+        "scale": float(header.get("BSCALE", 1.0)),
+        "zero": float(header.get("BZERO", 0.0)),
+        "blank": int(header["BLANK"]) if integers and "BLANK" in header else None,
+    }
 
 
 def _check_length(path: Path, index: int, got: int, expected: int) -> None:
     if got < expected:
-        raise InputError(f"{path}[{index}]: expected {expected} bytes from its header, the file ends after {got}; "
-                         f"it is cut short, fetch it again", path=str(path), expected=expected, got=got)
+        raise InputError(
+            f"{path}[{index}]: expected {expected} bytes from its header, the file ends after {got}; "
+            f"it is cut short, fetch it again",
+            path=str(path),
+            expected=expected,
+            got=got,
+        )
 
 
 def _to_icrs_north(beam: Beam, observation: Observation, scale: float, x: float, y: float) -> Beam:
@@ -297,5 +353,8 @@ def _one_line(error: BaseException) -> str:
 
 
 def _not_fits(path: Path, reason: object) -> InputError:
-    return InputError(f"{path}: expected a FITS image, this is not one ({' '.join(str(reason).split())[:160]}); "
-                      f"convert it to FITS or fetch it again", path=str(path))
+    return InputError(
+        f"{path}: expected a FITS image, this is not one ({' '.join(str(reason).split())[:160]}); "
+        f"convert it to FITS or fetch it again",
+        path=str(path),
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,18 +11,26 @@ import numpy as np
 from astropy import units as u
 from astropy.coordinates import (
     FK5,
+    ICRS,
     BarycentricMeanEcliptic,
     Galactic,
-    ICRS,
     SkyCoord,
     Supergalactic,
     UnitSphericalRepresentation,
 )
 from astropy.io.fits import Header
 from astropy.wcs import WCS
-from astropy.wcs.utils import wcs_to_celestial_frame
 
 from .errors import InputError
+from .geometry import (
+    anchor_pixel,
+    celestial_frame,
+    ellipse_axes,
+    inverse,
+    shape_matrix,
+    spherical,
+    unit_vector,
+)
 from .pixels import PixelSource, Window
 
 __all__ = ["Beam", "Observation", "PixelSource", "Window"]
@@ -54,8 +61,8 @@ class Beam:
     def __post_init__(self) -> None:
         if not (np.isfinite([self.major, self.minor, self.pa]).all() and self.major > 0 and self.minor > 0):
             raise InputError(
-                f"a beam needs two axes above 0 arcsec and an angle, got {self.major} x {self.minor} arcsec at "
-                f"{self.pa} deg; give it as MAJOR,MINOR,PA",
+                f"a beam needs two axes above 0 arcsec and an angle, got {self.major} x {self.minor} "
+                f"arcsec at {self.pa} deg; give it as MAJOR,MINOR,PA",
             )
         if self.origin not in BEAM_ORIGINS:
             raise InputError(f"the origin of a beam is one of {', '.join(BEAM_ORIGINS)}, got {self.origin!r}")
@@ -127,14 +134,13 @@ class Observation:
 
         NaN where the projection has no sky.
         """
-        ra, dec, _ = _spherical(self._direction(x, y))
-        return ra, dec
+        return spherical(self._direction(x, y))
 
     def sky_to_pixel(self, ra: Any, dec: Any) -> tuple[np.ndarray, np.ndarray]:
         """Pixel position (counted from 0) of ICRS positions in degrees; NaN where the projection has none."""
         ra, dec = np.broadcast_arrays(np.asarray(ra, dtype=float), np.asarray(dec, dtype=float))
         if self._rotation is not None:
-            lon, lat, _ = _spherical(_unit_vector(ra, dec) @ self._rotation)
+            lon, lat = spherical(unit_vector(ra, dec) @ self._rotation)
         else:
             native = SkyCoord(ra * u.deg, dec * u.deg, frame="icrs").transform_to(self._frame).spherical
             lon, lat = native.lon.deg, native.lat.deg
@@ -169,33 +175,33 @@ class Observation:
         return np.degrees(np.arctan2(east_north[..., 0], east_north[..., 1])) % 180.0 % 180.0
 
     def pa_to_theta(self, x: Any, y: Any, pa: Any) -> np.ndarray:
-        """Direction in the pixel grid (radians in [0, pi)) of a position angle (degrees east of ICRS north)."""
-        inverse = _inverse(self.jacobian(x, y))
+        """Direction in the pixel grid (radians in [0, pi)) of a position angle (degrees east of north)."""
+        back = inverse(self.jacobian(x, y))
         pa = np.radians(np.asarray(pa, dtype=float))
         direction = np.stack(np.broadcast_arrays(np.sin(pa), np.cos(pa)), axis=-1)
-        step = np.einsum("...ij,...j->...i", inverse, direction)
+        step = np.einsum("...ij,...j->...i", back, direction)
         return np.arctan2(step[..., 1], step[..., 0]) % np.pi % np.pi
 
     def ellipse_to_sky(self, x: Any, y: Any, major: Any, minor: Any, theta: Any) -> tuple[np.ndarray, ...]:
-        """An ellipse of the pixel grid (pixels, radians) as (major, minor, pa) on the sky (arcsec, degrees).
+        """An ellipse of the pixel grid (pixels, radians) as (major, minor, pa) on the sky (arcsec, deg).
 
         Exact for pixels that are not square, where the axes of the ellipse change, not only their directions.
         """
         jacobian = self.jacobian(x, y)
-        shape = jacobian @ _shape_matrix(major, minor, theta) @ np.swapaxes(jacobian, -1, -2)
-        big, small, angle = _axes(shape)
+        shape = jacobian @ shape_matrix(major, minor, theta) @ np.swapaxes(jacobian, -1, -2)
+        big, small, angle = ellipse_axes(shape)
         return big, small, np.degrees(np.pi / 2 - angle) % 180.0 % 180.0
 
     def ellipse_to_pixel(self, x: Any, y: Any, major: Any, minor: Any, pa: Any) -> tuple[np.ndarray, ...]:
-        """An ellipse on the sky (arcsec, degrees) as (major, minor, theta) in the pixel grid (pixels, radians)."""
-        inverse = _inverse(self.jacobian(x, y))
+        """An ellipse on the sky (arcsec, deg) as (major, minor, theta) in the pixel grid (pixels, rad)."""
+        back = inverse(self.jacobian(x, y))
         angle = np.pi / 2 - np.radians(np.asarray(pa, dtype=float))
-        shape = inverse @ _shape_matrix(major, minor, angle) @ np.swapaxes(inverse, -1, -2)
-        big, small, theta = _axes(shape)
+        shape = back @ shape_matrix(major, minor, angle) @ np.swapaxes(back, -1, -2)
+        big, small, theta = ellipse_axes(shape)
         return big, small, theta % np.pi % np.pi
 
     def beam_pixels(self) -> tuple[float, float, float]:
-        """The beam in the pixel grid at the image centre: (major FWHM, minor FWHM in pixels, theta in radians).
+        """The beam in the pixel grid at the image centre: (major, minor, theta), FWHM in pixels and radians.
 
         Raises
         ------
@@ -204,8 +210,8 @@ class Observation:
         """
         if self.beam is None:
             raise InputError(
-                f"{self.path}: expected a beam (BMAJ, BMIN, BPA), the header has none; give --beam MAJOR,MINOR,PA "
-                f"in arcsec and degrees, or let it be estimated",
+                f"{self.path}: expected a beam (BMAJ, BMIN, BPA), the header has none; give --beam "
+                f"MAJOR,MINOR,PA in arcsec and degrees, or let it be estimated",
                 path=str(self.path),
             )
         x, y = self._anchor
@@ -221,7 +227,7 @@ class Observation:
         # Differences of unit vectors, not of angles: the same formula holds at the poles and across RA = 0.
         along_x = self._direction(x + 0.5, y) - self._direction(x - 0.5, y)
         along_y = self._direction(x, y + 0.5) - self._direction(x, y - 0.5)
-        ra, dec, _ = _spherical(self._direction(x, y))
+        ra, dec = spherical(self._direction(x, y))
         ra, dec = np.radians(ra), np.radians(dec)
         zero = np.zeros_like(ra)
         east = np.stack([-np.sin(ra), np.cos(ra), zero], axis=-1)
@@ -266,7 +272,10 @@ class Observation:
                 return float(self.unit.to(target))
             if self.beam is not None:
                 area = self.beam.solid_angle * u.arcsec**2
-                per_beam = {u.Jy / u.sr: area, u.Jy / u.pix: area / (self.pixel_scale * u.arcsec) ** 2 * u.pix}
+                per_beam = {
+                    u.Jy / u.sr: area,
+                    u.Jy / u.pix: area / (self.pixel_scale * u.arcsec) ** 2 * u.pix,
+                }
                 for known, size in per_beam.items():
                     if self.unit.is_equivalent(known):
                         return float((1 * self.unit * size).to_value(u.Jy))
@@ -274,8 +283,8 @@ class Observation:
                     kelvin = u.brightness_temperature(self.frequency * u.Hz, beam_area=area)
                     return float((1 * self.unit).to_value(u.Jy, equivalencies=kelvin))
         raise InputError(
-            f"{self.path}: expected a unit that converts to Jy/beam (Jy/beam, MJy/sr, Jy/pixel, K with a frequency), "
-            f"got {'none' if self.unit is None else self.unit.to_string()} with "
+            f"{self.path}: expected a unit that converts to Jy/beam (Jy/beam, MJy/sr, Jy/pixel, K with a "
+            f"frequency), got {'none' if self.unit is None else self.unit.to_string()} with "
             f"{'a' if self.beam else 'no'} beam; fluxes stay in image units, or correct BUNIT",
             path=str(self.path),
             unit=None if self.unit is None else self.unit.to_string(),
@@ -308,83 +317,7 @@ class Observation:
         lon = world[:, self.wcs.wcs.lng].reshape(x.shape)
         lat = world[:, self.wcs.wcs.lat].reshape(x.shape)
         if self._rotation is not None:
-            return _unit_vector(lon, lat) @ self._rotation.T
+            return unit_vector(lon, lat) @ self._rotation.T
         native = self._frame.realize_frame(UnitSphericalRepresentation(lon=lon * u.deg, lat=lat * u.deg))
         icrs = SkyCoord(native).icrs
-        return _unit_vector(icrs.ra.deg, icrs.dec.deg)
-
-
-def celestial_frame(wcs: WCS) -> Any:
-    """The astropy frame of a celestial WCS, ecliptic and supergalactic coordinates included.
-
-    Raises
-    ------
-    ValueError
-        When the frame is none on the sky.
-    """
-    kind = wcs.wcs.ctype[wcs.wcs.lng][:4]
-    if kind == "ELON":
-        return BarycentricMeanEcliptic()
-    if kind == "SLON":
-        return Supergalactic()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return wcs_to_celestial_frame(wcs)
-
-
-def anchor_pixel(wcs: WCS, shape: tuple[int, int]) -> tuple[float, float]:
-    """The pixel position (x, y) nearest to the image centre that has a sky position.
-
-    Raises
-    ------
-    ValueError
-        When no part of a 17 x 17 grid over the image lies on the sky.
-    """
-    ny, nx = shape
-    x, y = np.meshgrid(np.linspace(0, nx - 1, 17), np.linspace(0, ny - 1, 17))
-    order = np.argsort(np.hypot(x - (nx - 1) / 2, y - (ny - 1) / 2), axis=None, kind="stable")
-    x, y = x.ravel()[order], y.ravel()[order]
-    neighbours = [wcs.all_pix2world(np.column_stack([x + dx, y + dy]), 0)
-                  for dx, dy in ((0, 0), (0.5, 0), (-0.5, 0), (0, 0.5), (0, -0.5))]
-    usable = np.isfinite(neighbours).all(axis=(0, 2))
-    if not usable.any():
-        raise ValueError("no pixel of the image has a sky position")
-    first = int(np.argmax(usable))
-    return float(x[first]), float(y[first])
-
-
-def _unit_vector(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-    lon, lat = np.radians(lon), np.radians(lat)
-    return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
-
-
-def _spherical(vector: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    x, y, z = vector[..., 0], vector[..., 1], vector[..., 2]
-    flat = np.hypot(x, y)
-    return np.degrees(np.arctan2(y, x)) % 360.0 % 360.0, np.degrees(np.arctan2(z, flat)), flat
-
-
-def _shape_matrix(major: Any, minor: Any, angle: Any) -> np.ndarray:
-    """Symmetric matrix of an ellipse with these axes; ``angle`` counts from the first towards the second axis."""
-    major, minor, angle = np.broadcast_arrays(*(np.asarray(a, dtype=float) for a in (major, minor, angle)))
-    cos, sin = np.cos(angle), np.sin(angle)
-    first = major**2 * cos**2 + minor**2 * sin**2
-    second = major**2 * sin**2 + minor**2 * cos**2
-    cross = (major**2 - minor**2) * cos * sin
-    return np.stack([np.stack([first, cross], axis=-1), np.stack([cross, second], axis=-1)], axis=-2)
-
-
-def _axes(shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Axes and angle of a shape matrix: the reverse of ``_shape_matrix``, angle in (-pi/2, pi/2]."""
-    first, second, cross = shape[..., 0, 0], shape[..., 1, 1], shape[..., 0, 1]
-    mean, spread = (first + second) / 2, np.hypot((first - second) / 2, cross)
-    small = np.sqrt(np.maximum(mean - spread, 0.0))
-    return np.sqrt(mean + spread), small, 0.5 * np.arctan2(2 * cross, first - second)
-
-
-def _inverse(matrix: np.ndarray) -> np.ndarray:
-    """Inverse of (..., 2, 2); NaN, not an error, where a position is off the sky."""
-    a, b, c, d = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 0], matrix[..., 1, 1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        adjugate = np.stack([np.stack([d, -b], axis=-1), np.stack([-c, a], axis=-1)], axis=-2)
-        return adjugate / (a * d - b * c)[..., None, None]
+        return unit_vector(icrs.ra.deg, icrs.dec.deg)

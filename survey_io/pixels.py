@@ -96,7 +96,9 @@ class PixelSource:
         return to_float32(rows[:, x0:x1], scale=self.scale, zero=self.zero, blank=self.blank)
 
 
-def to_float32(stored: np.ndarray, *, scale: float = 1.0, zero: float = 0.0, blank: int | None = None) -> np.ndarray:
+def to_float32(
+    stored: np.ndarray, *, scale: float = 1.0, zero: float = 0.0, blank: int | None = None
+) -> np.ndarray:
     """Physical values of stored FITS values: float32, C-contiguous, NaN for blank and for infinite values."""
     with np.errstate(over="ignore", invalid="ignore"):
         if scale == 1.0 and zero == 0.0:

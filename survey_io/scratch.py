@@ -18,12 +18,16 @@ from .errors import InputError, OutputError
 
 __all__ = ["decompressor", "scratch_copy"]
 
-_MAGIC: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+_MAGIC: dict[bytes, Callable[..., Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
 _BLOCK = 2**22
 
 
 def decompressor(path: Path) -> Callable[..., Any] | None:
-    """The function that opens a compressed file, told by its first bytes; None for a file that is not compressed."""
+    """The function that opens a compressed file, told by its first bytes; None when it is not compressed."""
     with open(path, "rb") as file:
         start = file.read(6)
     return next((opener for magic, opener in _MAGIC.items() if start.startswith(magic)), None)
@@ -113,5 +117,8 @@ def _writable(scratch: Path | None) -> Iterator[Path]:
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: expected a complete compressed file, got one that is damaged or cut short ({error}); "
-                      f"fetch it again", path=str(path))
+    return InputError(
+        f"{path}: expected a complete compressed file, got one that is damaged or cut short ({error}); "
+        f"fetch it again",
+        path=str(path),
+    )
