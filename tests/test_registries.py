@@ -1,0 +1,127 @@
+"""Whatever is registered works: models build, run, train; engines agree with torch; no file is forgotten."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models import weights
+from models.engines.base import available_engines, list_engines, load_engine
+from models.registry import get_model, list_models
+
+ROOT = Path(__file__).parents[1]
+TRAINABLE = [name for name in list_models(kind="detector") if get_model(name).has_weights]
+
+
+def make_input(net, ndim, *, batch=2, cells=(2, 3, 2)):
+    generator = torch.Generator().manual_seed(batch)
+    snr = 4 * torch.randn(batch, 1, *(n * net.stride for n in cells[:ndim]), generator=generator)
+    return snr, torch.randn(batch, 4, generator=generator)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SKYSIFT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.mark.parametrize("kind", ["detector", "classifier"])
+def test_every_file_registers_a_model_and_every_model_has_a_file(kind):
+    files = {path.stem for path in (ROOT / "models" / f"{kind}s").glob("*.py")} - {"__init__"}
+    modules = {get_model(name).module for name in list_models(kind=kind)}
+    assert modules == {f"models.{kind}s.{stem}" for stem in files}
+
+
+def test_every_engine_has_its_file_and_is_installed_here():
+    files = {path.stem.removesuffix("_engine") for path in (ROOT / "models" / "engines").glob("*_engine.py")}
+    assert files == set(list_engines()) == set(available_engines())
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_model_builds_and_says_what_it_is(name):
+    entry = get_model(name)
+    built = entry.build()
+    assert built.name == name
+    assert entry.summary.endswith((".", ")"))
+    assert isinstance(built, torch.nn.Module) == entry.has_weights
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_model_has_the_promised_shape_and_is_rebuilt_by_its_options(name):
+    entry = get_model(name)
+    net = entry.build().eval()
+    snr, beam = make_input(net, entry.ndim)
+    with torch.inference_mode():
+        raw = net(snr, beam)
+    assert raw.shape == (2, net.head.channels, *(2, 3, 2)[: entry.ndim])
+    assert torch.isfinite(raw).all()
+    assert net.head.ndim == entry.ndim and set(net.head.stride) == {net.stride}
+    again = entry.build(**net.options)
+    shapes = {key: tuple(tensor.shape) for key, tensor in net.state_dict().items()}
+    assert shapes == {key: tuple(tensor.shape) for key, tensor in again.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_a_few_training_steps_lower_the_loss(name):
+    torch.manual_seed(0)
+    net = get_model(name).build()
+    snr, beam = make_input(net, get_model(name).ndim)
+    target = torch.randn(net(snr, beam).shape)
+    optimiser = torch.optim.Adam(net.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(4):
+        optimiser.zero_grad()
+        loss = torch.nn.functional.mse_loss(net(snr, beam), target)
+        loss.backward()
+        for key, weight in net.named_parameters():
+            assert weight.grad is not None and torch.isfinite(weight.grad).all(), key
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_no_cell_sees_beyond_the_receptive_field(name):
+    entry = get_model(name)
+    net = entry.build().double().eval()
+    reach = -(-net.receptive_field // 2 // net.stride) + 1
+    side = (2 * reach + 1) * net.stride
+    snr = torch.randn(1, 1, *(side,) * entry.ndim, dtype=torch.float64, requires_grad=True)
+    raw = net(snr, torch.zeros(1, 4, dtype=torch.float64))
+    raw[(0, slice(None), *(reach,) * entry.ndim)].square().sum().backward()
+    seen = torch.nonzero(snr.grad[0, 0])
+    centre = (reach + 0.5) * net.stride - 0.5
+    assert (seen - centre).abs().max() <= net.receptive_field / 2
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+@pytest.mark.parametrize("engine", [name for name in available_engines() if name != "torch"])
+def test_every_engine_agrees_with_torch(cache, name, engine):
+    torch.manual_seed(0)
+    net = get_model(name).build()
+    ndim = get_model(name).ndim
+    shapes = [(1, (5, 3, 1)), (2, (3, 4, 2)), (3, (1, 7, 3)), (1, (4, 6, 1))]
+    given = [make_input(net, ndim, batch=batch, cells=cells) for batch, cells in shapes]
+    given = [(snr.numpy(), beam.numpy()) for snr, beam in given]
+    reference, tested = load_engine("torch", net), load_engine(engine, net)
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda pair: tested(*pair), given))
+    for pair, came in zip(given, answers, strict=True):
+        expected = reference(*pair)
+        assert came.shape == expected.shape
+        assert np.abs(came - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_shipped_weights_load_and_have_cards():
+    names = weights.list_weights()
+    cards = {path.stem for path in weights.WEIGHTS_FOLDER.glob("*.json")}
+    assert set(names) == cards
+    for name in names:
+        module, card = weights.load_weights(name)
+        assert module.name == card.model
+        assert card.sha256 and card.trained_on and card.command and card.cost and card.score
+        assert card.threshold is not None and card.seed is not None
+        assert all(torch.isfinite(tensor).all() for tensor in module.state_dict().values())
