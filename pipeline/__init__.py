@@ -1,0 +1,1 @@
+"""From an observation to a catalogue: tiles, merging, measurement, reliability, scoring."""
