@@ -23,6 +23,8 @@ FWHM = 2.0 * math.sqrt(2.0 * math.log(2.0))
 CUTOUT_SIGMAS = 3.7
 # Apparent sizes are reported within these bounds, in beams; outside them a weighted moment is only noise.
 SIZE_RANGE = (0.7, 4.0)
+# S/N at which the measured shape and the beam have the same say.
+SHAPE_SNR = 7.0
 # A second maximum is compared with brighter ones up to this distance, in beams: on an extended source the
 # crests that noise makes are about one beam apart, so each has a brighter one within reach.
 NEIGHBOUR_BEAMS = 3.0
@@ -381,7 +383,9 @@ def _moments(
     share, frame = np.linalg.eigh(to_round @ moment @ to_round)
     low, high = (size**2 for size in SIZE_RANGE)
     share = np.clip(share, low / (1 + low), high / (1 + high))
-    scale = share / (1 - share)
+    # Towards the beam by S/N: a moment of a 5 sigma source says little and its neighbours' wings much.
+    trust = (peak**3 / (peak**3 + SHAPE_SNR**3))[:, None]
+    scale = (share / (1 - share)) ** trust
     flux = peak * np.sqrt(scale[:, 0] * scale[:, 1])
 
     shape = to_sky @ (frame * scale[:, None, :]) @ np.swapaxes(frame, 1, 2) @ to_sky
