@@ -110,7 +110,7 @@ def _disagreement(module: nn.Module, path: Path, run: Callable[..., np.ndarray])
 
 
 def _write_onnx(module: nn.Module, path: Path) -> None:
-    from models.engines.graph_file import write_onnx
+    from models.engines.onnx_engine import write_onnx
 
     write_onnx(module, path)
 
@@ -122,7 +122,7 @@ def _run_onnx(path: Path, snr: np.ndarray, beam: np.ndarray) -> np.ndarray:
 
 
 def _write_openvino(module: nn.Module, path: Path) -> None:
-    from models.engines.graph_file import write_openvino
+    from models.engines.openvino_engine import write_openvino
 
     write_openvino(module, path)
 

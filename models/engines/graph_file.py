@@ -16,8 +16,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-# One GroupNormalization node and all operators used here exist from this version on.
-OPSET = 21
 _KEPT_GRAPHS = 16
 
 
@@ -27,51 +25,21 @@ def example_input(module: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.zeros(2, 1, side, side), torch.zeros(2, 4)
 
 
-def write_onnx(module: nn.Module, path: Path) -> None:
-    """Write a network as ONNX: inputs snr (batch, 1, height, width) and beam (batch, 4), output raw."""
-    sizes = ({0: "batch", 2: "height", 3: "width"}, {0: "batch"})
-    with _quiet():
-        program = torch.onnx.export(
-            module,
-            example_input(module),
-            dynamo=True,
-            opset_version=OPSET,
-            dynamic_shapes=sizes,
-            input_names=["snr", "beam"],
-            output_names=["raw"],
-            verbose=False,
-        )
-        program.save(str(path))
-
-
-def write_openvino(module: nn.Module, path: Path) -> None:
-    """Write a network as an OpenVINO graph (path.xml and its weights, path.bin), float32, any batch and size.
-
-    Converted from torch directly: 0.8 s for the reference network, where the way over ONNX takes 5 s.
-    """
-    import openvino
-
-    with _quiet():
-        graph = openvino.convert_model(module, example_input=example_input(module))
-    for port, name, shape in zip(graph.inputs, ("snr", "beam"), ([-1, 1, -1, -1], [-1, 4]), strict=True):
-        port.get_tensor().set_names({name})
-        port.get_node().set_partial_shape(openvino.PartialShape(shape))
-    graph.outputs[0].get_tensor().set_names({"raw"})
-    graph.validate_nodes_and_infer_types()
-    openvino.save_model(graph, str(path), compress_to_fp16=False)
-
-
-def cached_graph(module: nn.Module, suffix: str, write: Callable[[nn.Module, Path], None]) -> Path:
+def cached_graph(
+    module: nn.Module, suffix: str, write: Callable[[nn.Module, Path], None], *, writer: str = ""
+) -> Path:
     """Path of the network's exported graph, written on the first call for these weights and this code.
 
     Parameters
     ----------
     module : nn.Module
-        As the engine will run it (folded, float32).
+        As the engine will run it: folded, float32, in evaluation mode.
     suffix : str
         ".onnx" or ".xml".
     write : callable
         ``write(module, path)`` makes the file, and those beside it with the same stem.
+    writer : str
+        Library and version that write it: a graph of another version is not used.
 
     Returns
     -------
@@ -80,7 +48,7 @@ def cached_graph(module: nn.Module, suffix: str, write: Callable[[nn.Module, Pat
         folder where that cannot be written.
     """
     folder = _cache_folder()
-    target = folder / f"{fingerprint(module)[:32]}{suffix}"
+    target = folder / f"{fingerprint(module, writer)[:32]}{suffix}"
     if target.exists():
         with contextlib.suppress(OSError):
             os.utime(target)
@@ -94,10 +62,10 @@ def cached_graph(module: nn.Module, suffix: str, write: Callable[[nn.Module, Pat
     return target
 
 
-def fingerprint(module: nn.Module) -> str:
-    """SHA-256 over a network's weights and structure, its classes' code and the exporters' versions."""
+def fingerprint(module: nn.Module, writer: str = "") -> str:
+    """SHA-256 over a network's weights and structure, its classes' code and what will write its graph."""
     digest = hashlib.sha256()
-    for part in (version("torch"), version("openvino") if _has("openvino") else "", str(OPSET), repr(module)):
+    for part in (version("torch"), writer, repr(module)):
         digest.update(part.encode() + b"\0")
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -117,12 +85,6 @@ def _source_files(module: nn.Module) -> set[str]:
         with contextlib.suppress(TypeError, OSError):
             files.add(inspect.getfile(kind))
     return {file for file in files if os.path.isfile(file)}
-
-
-def _has(library: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(library) is not None
 
 
 def _cache_folder() -> Path:
@@ -149,7 +111,7 @@ def _forget_oldest(folder: Path, suffix: str) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporters warn about their own insides and about packages that are not used here."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
     levels = [logger.level for logger in loggers]

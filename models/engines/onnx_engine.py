@@ -10,7 +10,12 @@ import numpy as np
 from models.engines.base import check_input, register_engine
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
+
+# Before this version exporters split a group normalisation into many nodes.
+OPSET = 21
 
 
 @register_engine("onnx", requires=("onnxruntime", "onnx", "onnxscript"), precisions=("f32",))
@@ -20,11 +25,12 @@ class OnnxEngine:
     name = "onnx"
 
     def __init__(self, module: nn.Module, *, precision: str, threads: int) -> None:
-        from models.engines.graph_file import cached_graph, write_onnx
+        from models.engines.graph_file import cached_graph
 
         self.precision = precision
         self.threads = threads
-        self._session = open_session(str(cached_graph(module, ".onnx", write_onnx)), threads)
+        graph = cached_graph(module, ".onnx", write_onnx, writer=f"opset {OPSET}")
+        self._session = open_session(str(graph), threads)
         # A call runs in its own thread beside the session's: one at a time keeps to the number asked for.
         self._turn = threading.Lock()
 
@@ -49,3 +55,24 @@ def open_session(path: str, threads: int = 1):  # noqa: ANN201  (onnxruntime is 
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def write_onnx(module: nn.Module, path: Path) -> None:
+    """Write a network as ONNX: inputs snr (batch, 1, height, width) and beam (batch, 4), output raw."""
+    import torch
+
+    from models.engines.graph_file import example_input, quiet
+
+    sizes = ({0: "batch", 2: "height", 3: "width"}, {0: "batch"})
+    with quiet():
+        program = torch.onnx.export(
+            module,
+            example_input(module),
+            dynamo=True,
+            opset_version=OPSET,
+            dynamic_shapes=sizes,
+            input_names=["snr", "beam"],
+            output_names=["raw"],
+            verbose=False,
+        )
+        program.save(str(path))

@@ -8,6 +8,7 @@ import torch
 
 from models import export as export_module
 from models.detectors.light import LightDetector
+from models.engines.openvino_engine import import_openvino
 from models.export import export
 from models.weights import Card, load_weights, save_weights
 from survey_io.errors import InputError, OptionError, OutputError, SkysiftError
@@ -51,13 +52,11 @@ def test_onnx_file(weights, tmp_path, batch):
 
 
 def test_openvino_file_in_a_folder(weights, tmp_path):
-    import openvino
-
     folder = tmp_path / "for_others"
     path = export(weights, folder, format="openvino")
     assert path == folder / "small.xml"
     assert sorted(file.name for file in folder.iterdir()) == ["small.bin", "small.xml", "small_card.json"]
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = import_openvino().Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     expected = by_torch(weights, given(2))
     np.testing.assert_allclose(compiled(given(2))["raw"], expected, atol=1e-5 * np.abs(expected).max())
 
