@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from . import environment as environment  # Dask reads its settings from the env
 # The file format of the flint and arrakis pipelines, so that their users' files work as they are.
 _KEYS = ("cluster_class", "cluster_kwargs", "adapt_kwargs")
 _CONNECT_SECONDS = 5.0
+_PATIENCE_SECONDS = 20.0
+logger = logging.getLogger("skysift")
 
 
 def cluster_folders() -> list[Path]:
@@ -91,8 +94,12 @@ def start_cluster(description: dict[str, Any]) -> Any:
         cluster = factory(**description["cluster_kwargs"])
     except TypeError as error:
         raise OptionError(f"{description['cluster_class']} refuses its cluster_kwargs: {error}") from None
-    if description["adapt_kwargs"]:
-        cluster.adapt(**description["adapt_kwargs"])
+    adapt = description["adapt_kwargs"]
+    if adapt:
+        if "minimum_jobs" not in adapt:
+            # A cluster that shrinks to nothing is refused by the first stage, which counts its workers.
+            adapt = {**adapt, "minimum": max(1, adapt.get("minimum") or 1)}
+        cluster.adapt(**adapt)
     return cluster
 
 
@@ -117,6 +124,7 @@ def scheduler_address(cluster: str | None) -> Iterator[str | None]:
         yield cluster
     else:
         with start_cluster(read_cluster(cluster)) as started:
+            _wait_for_worker(started, cluster)
             yield started.scheduler_address
 
 
@@ -127,6 +135,18 @@ def dask_client(cluster: str) -> Iterator[Any]:
 
     with scheduler_address(cluster) as address, Client(address, set_as_default=False) as client:
         yield client
+
+
+def _wait_for_worker(cluster: Any, name: str) -> None:
+    """Wait for the first worker: a batch system may keep it queued for hours."""
+    from distributed import Client
+
+    with Client(cluster, set_as_default=False) as client:
+        try:
+            client.wait_for_workers(1, timeout=_PATIENCE_SECONDS)
+        except TimeoutError:
+            logger.warning("cluster %s has no worker yet: waiting for the first", name)
+            client.wait_for_workers(1)
 
 
 def _require_listener(address: str) -> None:

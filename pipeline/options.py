@@ -161,7 +161,7 @@ class DetectOptions(Options):
     )
     tile: int = Field(1024, ge=64, le=16384, description="Side of a tile's core in pixels, 64 to 16384.")
     workers: int | None = Field(
-        None, ge=1, le=4096, description="Worker processes; null = one per processor core."
+        None, ge=1, le=4096, description="Tiles worked on at the same time; null = one per processor core."
     )
     cluster: str | None = Field(
         None,

@@ -25,7 +25,9 @@ def detect(
         None, help="Keep rows with p_real of at least this [default: the model's]."
     ),
     tile: int | None = typer.Option(None, help="Side of a tile in pixels [default: 1024]."),
-    workers: int | None = typer.Option(None, help="Worker processes [default: one per core]."),
+    workers: int | None = typer.Option(
+        None, help="Tiles worked on at the same time [default: one per core]."
+    ),
     cluster: str | None = typer.Option(None, help="Dask cluster: name, YAML file or tcp://host:port."),
     formats: str | None = typer.Option(
         None, "--format", help="Comma list of fits, votable, parquet, ecsv, csv, sdc1 [default: fits]."
