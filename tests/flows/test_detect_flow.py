@@ -28,13 +28,13 @@ def sky(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def skysift(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    inherited = {
-        key: value for key, value in os.environ.items() if not key.startswith(("SKYSIFT_", "PREFECT_"))
-    }
+    ours = ("SKYSIFT_", "PREFECT_")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     paths = {"PYTHONPATH": str(ROOT), "PREFECT_HOME": str(cwd / ".prefect"), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-m", "flows.cli", *map(str, arguments)],
-        env=inherited | paths | environment, cwd=cwd, capture_output=True, text=True, timeout=280, check=False,
+        env=inherited | paths | environment, cwd=cwd,
+        capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
 
 
