@@ -1,0 +1,182 @@
+"""One face for every detector: a network behind an engine, or a method without weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from models.detections import Detections
+
+# Candidates less likely than this are not carried further: they could not end in a catalogue.
+MIN_PROBABILITY = 0.03
+
+
+@dataclass(frozen=True)
+class FinderSpec:
+    """What a worker needs to find sources in a window: small, hashable and picklable.
+
+    Attributes
+    ----------
+    model : str
+        Registered name, or path of a weights file.
+    engine, precision : str
+        As `models.engines.base.EngineSpec`.
+    threads : int
+        Processor cores of one call.
+    beam : (major, minor, theta)
+        FWHM in px of the pixels that the finder gets, rad.
+    """
+
+    model: str
+    engine: str
+    precision: str
+    threads: int
+    beam: tuple[float, float, float]
+    stride: int = field(default=1, compare=False)
+    halo: int = field(default=0, compare=False)
+
+    def find(self, snr: np.ndarray, *, negative: bool = False) -> list[Detections]:
+        """Detections of each window of a batch, in window pixels.
+
+        Parameters
+        ----------
+        snr : ndarray of float32, shape (B, H, W)
+            S/N with NaN where blank.
+        negative : bool
+            Look at the negated image instead.
+        """
+        return _load(self).find(-snr if negative else snr)
+
+
+class NetworkFinder:
+    """A network detector behind an engine."""
+
+    def __init__(self, spec: FinderSpec):
+        from models.engines.base import EngineSpec
+        from models.loader import beam_vector
+        from models.weights import load_weights
+
+        module, _ = load_weights(spec.model)
+        self.head = module.head
+        self.engine = EngineSpec(spec.model, spec.engine, spec.precision, spec.threads).load()
+        self.beam = spec.beam
+        self.beam_px = math.sqrt(spec.beam[0] * spec.beam[1])
+        self.vector = beam_vector(spec.beam)
+
+    def find(self, snr: np.ndarray) -> list[Detections]:
+        from models.yolo.candidates import find_candidates
+
+        image = np.nan_to_num(snr, nan=0.0, posinf=0.0, neginf=0.0)[:, None]
+        raw = self.engine(image, np.repeat(self.vector[None], len(snr), axis=0))
+        low = math.log(MIN_PROBABILITY / (1 - MIN_PROBABILITY))
+        found = []
+        for maps, window in zip(raw, snr, strict=True):
+            part = find_candidates(maps, self.head, beam_px=self.beam_px, min_logit=low)
+            # A centre on blank pixels is no source, whatever the network says of the edge around it.
+            y, x = (
+                np.clip(np.rint(c).astype(int), 0, n - 1)
+                for c, n in zip(part.centre.T, window.shape, strict=True)
+            )
+            found.append(self.physical(part[np.isfinite(window[y, x])]))
+        return found
+
+    def physical(self, part: Detections) -> Detections:
+        """Parameters of the head as flux over noise, intrinsic FWHM (px) and angle, with errors."""
+        p = part.params
+        major, minor = (np.exp(np.clip(p[n], -4, 5)) * self.beam_px for n in ("log_major", "log_minor"))
+        swap = minor > major
+        major, minor = np.where(swap, minor, major), np.where(swap, major, minor)
+        flux = np.exp(np.clip(p["log_flux"], -3, 16))
+        part.params = {
+            "flux_snr": flux,
+            "flux_error": flux * p["log_flux_scale"],
+            "major": major,
+            "minor": minor,
+            "major_scale": p["log_major_scale"],
+            "theta": np.mod(0.5 * np.arctan2(p["sin_2theta"], p["cos_2theta"]), np.pi),
+            "position_error": p["position_scale"] * self.beam_px,
+        }
+        part.params = {name: np.asarray(value, np.float32) for name, value in part.params.items()}
+        return part
+
+
+class ThresholdFinder:
+    """The weightless detector; its sizes are apparent, so the beam is taken out for the common columns."""
+
+    def __init__(self, spec: FinderSpec):
+        from models.registry import get_model
+
+        self.detector = get_model(spec.model).build()
+        self.beam = spec.beam
+
+    def find(self, snr: np.ndarray) -> list[Detections]:
+        from pipeline.gaussians import deconvolve
+
+        found = []
+        for window in snr:
+            d = self.detector.find(window, self.beam)
+            centre = np.stack([d["y"], d["x"]], -1)
+            major, minor, theta = deconvolve((d["major"], d["minor"], d["theta"]), self.beam)
+            score = np.clip(d["score"], 1e-6, 1 - 1e-6)
+            params = {
+                "flux_snr": d["flux_snr"], "flux_error": d["flux_snr"] / np.maximum(d["peak_snr"], 1),
+                "major": major, "minor": minor, "major_scale": np.ones_like(score), "theta": theta,
+                "position_error": 0.5 * d["major"] / np.maximum(d["peak_snr"], 1),
+            }  # fmt: skip
+            found.append(
+                Detections(
+                    centre,
+                    np.stack([d["major"], d["major"]], -1).astype(np.float32),
+                    np.log(score / (1 - score)).astype(np.float32),
+                    np.rint(centre).astype(np.int64),
+                    {name: np.nan_to_num(np.asarray(v, np.float32)) for name, v in params.items()},
+                )
+            )
+        return found
+
+
+@lru_cache(maxsize=4)
+def _load(spec: FinderSpec) -> Any:
+    from models.registry import get_model, list_models
+
+    weightless = spec.model in list_models() and not get_model(spec.model).has_weights
+    return ThresholdFinder(spec) if weightless else NetworkFinder(spec)
+
+
+def make_finder(
+    model: str, *, engine: str, precision: str, threads: int, beam: tuple[float, float, float]
+) -> tuple[FinderSpec, dict[str, Any]]:
+    """Resolve a model's name or file into a finder and its card.
+
+    Returns
+    -------
+    finder : FinderSpec
+        With the model's stride and the halo that its receptive field needs.
+    card : dict
+        ``threshold``, ``calibration``, ``sha256`` and the rest of the weights' card; empty where there are none.
+
+    Raises
+    ------
+    OptionError
+        For a model that does not exist, with the known ones.
+    """
+    from dataclasses import asdict
+
+    from models.registry import get_model, list_models
+    from models.weights import load_weights
+
+    if model in list_models() and not get_model(model).has_weights:
+        detector = get_model(model).build()
+        halo = detector.field_for(beam[0]) // 2 + 1
+        return FinderSpec(model, "none", "f32", threads, beam, 1, halo), {}
+    module, card = load_weights(model)
+    stride = int(module.stride)
+    halo = -(-(module.receptive_field // 2) // stride) * stride + 2 * stride
+    from models.engines.base import resolve_engine
+
+    resolved = resolve_engine(engine, precision=precision)
+    return FinderSpec(model, resolved, precision, threads, beam, stride, halo), asdict(card)

@@ -1,0 +1,42 @@
+"""One list of detections from many tiles: each from the tile that owns its anchor, then suppression over all."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.boxes import nms
+from models.detections import Detections
+
+# Two detections nearer than this many beams (geometric mean of the axes) are one source.
+SAME_SOURCE_BEAMS = 0.5
+# An extended detection also swallows worse ones within this part of its own half size.
+SAME_SOURCE_EXTENT = 0.35
+
+
+def owned(found: Detections, core: tuple[slice, ...]) -> Detections:
+    """Those detections whose anchor pixel lies in a tile's core (image pixels)."""
+    low, high = np.array([s.start for s in core]), np.array([s.stop for s in core])
+    return found[((found.anchor >= low) & (found.anchor < high)).all(axis=1)]
+
+
+def suppress(found: Detections, beam_px: float) -> Detections:
+    """Exact greedy suppression over the whole image, independent of the order of rows.
+
+    Parameters
+    ----------
+    found : Detections
+        In image pixels.
+    beam_px : float
+        FWHM of the beam in px.
+
+    Returns
+    -------
+    Detections
+        Kept rows, sorted by position.
+    """
+    if len(found) == 0:
+        return found
+    radius = np.maximum(SAME_SOURCE_BEAMS * beam_px, SAME_SOURCE_EXTENT * 0.5 * found.size.max(axis=1))
+    # The logit is compared to 1e-4: engines differ by rounding, and position then breaks the tie.
+    rank = np.round(found.logit.astype(np.float64), 4)
+    return found[nms(found.centre, radius.astype(np.float64), rank)].sorted()

@@ -1,0 +1,88 @@
+"""The probability that a detection is real: the detector's own, calibrated, then corrected for this image.
+
+Calibration is a logistic map fitted on held-out simulated sky; it ships with the weights. An image with other noise,
+artefacts or source density shifts it: the negated image holds the same noise and no sources, so what is found there
+tells how many false detections to expect, and all log odds move together until the catalogue expects as many.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+# Standard deviation of the shift between skies, in log odds: what a few negative detections have to overcome.
+PRIOR_SHIFT = 0.7
+# Detections below this probability are not counted: they are many, and hardly any is kept.
+COUNTED = 0.25
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """ln odds of being real = intercept + slope * logit of the detector."""
+
+    slope: float = 1.0
+    intercept: float = 0.0
+
+    def probability(self, logit: np.ndarray, shift: float = 0.0) -> np.ndarray:
+        """Calibrated probability, 0..1."""
+        odds = self.intercept + self.slope * np.asarray(logit, np.float64) + shift
+        return 1 / (1 + np.exp(-np.clip(odds, -30, 30)))
+
+
+@dataclass(frozen=True)
+class ImageReliability:
+    """What the negated image said.
+
+    Attributes
+    ----------
+    shift : float
+        Added to all log odds.
+    negatives : int
+        Detections in the searched part of the negated image.
+    expected : float
+        False detections that the shipped calibration expected there.
+    searched : float
+        Share of the image's area that was searched.
+    """
+
+    shift: float
+    negatives: int
+    expected: float
+    searched: float
+
+    def summary(self) -> dict[str, float]:
+        """For the manifest."""
+        return asdict(self)
+
+
+def fit_shift(
+    logit: np.ndarray, negative_logit: np.ndarray, searched: float, calibration: Calibration
+) -> ImageReliability:
+    """Shift of the log odds under which the image's false detections number as in its negative.
+
+    Maximises the Poisson likelihood of the negative count times a Gaussian prior of width PRIOR_SHIFT on the shift.
+
+    Parameters
+    ----------
+    logit : ndarray, shape (n,)
+        Of all detections of the image.
+    negative_logit : ndarray, shape (m,)
+        Of the detections in the searched part of the negated image.
+    searched : float
+        Share of the image's area that was searched.
+    calibration : Calibration
+    """
+    counted = logit[calibration.probability(logit) > COUNTED]
+    count = int((calibration.probability(negative_logit) > COUNTED).sum())
+    shifts = np.linspace(-4, 4, 321)
+    if len(counted) == 0:
+        return ImageReliability(0.0, count, 0.0, searched)
+    # A histogram keeps this independent of the number of sources.
+    height, edges = np.histogram(np.clip(counted, -10, 30), bins=400)
+    centres = (edges[1:] + edges[:-1]) / 2
+    false = np.array([(height * (1 - calibration.probability(centres, s))).sum() for s in shifts])
+    mean = np.maximum(false * searched, 1e-9)
+    posterior = count * np.log(mean) - mean - 0.5 * (shifts / PRIOR_SHIFT) ** 2
+    best = float(shifts[int(np.argmax(posterior))])
+    return ImageReliability(best, count, float(mean[len(shifts) // 2]), searched)
