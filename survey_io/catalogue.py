@@ -199,10 +199,10 @@ def write_sdc1(table: Table, path: PathLike, *, inputs: Iterable[PathLike] = ())
     """Write a submission to SKA Science Data Challenge 1: 12 columns under one line of names.
 
     ``flux_best`` (Jy, without the primary beam) and the intrinsic sizes ``maj_best`` and ``min_best`` are
-    handed in. The challenge's position angle is 90 degrees minus the one east of north. Its scorer folds angles,
-    and gives those in [0, 180) the same fold as its truth, which those in [-90, 0) do not get. Core fraction,
-    size type (2: Gaussian) and class (3: star-forming galaxy) are those of 97% of the challenge's sources,
-    unless the table has columns ``core_frac``, ``size_class`` and ``source_class``.
+    handed in. The challenge's position angle is 90 degrees minus the one east of north. Its scorer folds
+    angles, and gives those in [0, 180) the same fold as its truth, which those in [-90, 0) do not get. Core
+    fraction, size type (2: Gaussian) and class (3: star-forming galaxy) are those of 97% of the challenge's
+    sources, unless the table has columns ``core_frac``, ``size_class`` and ``source_class``.
 
     Parameters
     ----------
@@ -274,11 +274,10 @@ def read_sdc1(path: PathLike) -> Table:
     """Read a truth list or submission of SDC1 (12 columns or more, with a line of names or without)."""
     path = Path(path)
     with open(path) as file:
-        first = file.readline().split()
-    header = bool(first) and not _is_number(first[0])
-    rows = np.loadtxt(path, skiprows=int(header), ndmin=2) if header or first else np.empty((0, 12))
-    if rows.size == 0:
-        rows = np.empty((0, len(SDC1_COLUMNS)))
+        lines = [line for line in file if line.strip()]
+    if lines and not _is_number(lines[0].split()[0]):
+        del lines[0]
+    rows = np.loadtxt(lines, ndmin=2) if lines else np.empty((0, len(SDC1_COLUMNS)))
     if rows.shape[1] < len(SDC1_COLUMNS):
         raise InputError(
             f"{path}: expected the {len(SDC1_COLUMNS)} columns of SDC1 ({' '.join(SDC1_COLUMNS)}), got "

@@ -179,7 +179,8 @@ def annotate(table: Table, unit: str | u.UnitBase | None = "Jy/beam") -> Table:
             continue
         data = table[column.name]
         if column.dtype[0] != "U" and data.dtype != np.dtype(column.dtype):
-            table[column.name] = data = TableColumn(np.asarray(data).astype(column.dtype), name=column.name)
+            table[column.name] = TableColumn(np.asarray(data).astype(column.dtype), name=column.name)
+        data = table[column.name]
         data.unit, data.description, data.meta["ucd"] = column.unit, column.meaning, column.ucd
     return table
 

@@ -12,7 +12,12 @@ from typing import IO, Any
 
 import numpy as np
 from astropy.io import fits
-from astropy.wcs import WCS, WCSSUB_CELESTIAL, InvalidSubimageSpecificationError
+from astropy.wcs import (
+    WCS,
+    WCSSUB_CELESTIAL,
+    InvalidSubimageSpecificationError,
+    NonseparableSubimageCoordinateSystemError,
+)
 
 from .errors import InputError, OutputError
 from .geometry import anchor_pixel, celestial_frame
@@ -238,14 +243,20 @@ def _celestial(header: fits.Header, wcs: WCS, hdus: fits.HDUList) -> WCS:
     """The two celestial axes of a WCS, in the order of the image's axes."""
     try:
         return wcs.sub([WCSSUB_CELESTIAL])
-    except InvalidSubimageSpecificationError:
-        # A matrix that mixes the sky with an axis of length 1 (seen from rotated cubes): at that one plane
-        # the mixing only moves the reference, which the plane's own header already holds.
+    except (InvalidSubimageSpecificationError, NonseparableSubimageCoordinateSystemError):
+        # A matrix mixes the sky with an axis of length 1 (seen after rotating cubes). At the one pixel of
+        # that axis the mixing is a constant shift, which the reference pixel can hold.
+        sky = sorted((wcs.wcs.lng, wcs.wcs.lat))
+        other = [axis for axis in range(wcs.naxis) if axis not in sky]
+        matrix = wcs.wcs.get_cdelt()[:, None] * wcs.wcs.get_pc()
+        shift = matrix[np.ix_(sky, other)] @ (1.0 - wcs.wcs.crpix[other])
+        reference = wcs.wcs.crpix[sky] - np.linalg.solve(matrix[np.ix_(sky, sky)], shift)
         separate = header.copy()
-        sky = {wcs.wcs.lng + 1, wcs.wcs.lat + 1}
+        for axis, value in zip(sky, reference, strict=True):
+            separate[f"CRPIX{axis + 1}"] = value
         for key in list(separate):
             match = re.fullmatch(r"(?:PC|CD)0*(\d+)_0*(\d+)", key)
-            if match and (int(match[1]) in sky) != (int(match[2]) in sky):
+            if match and (int(match[1]) - 1 in sky) != (int(match[2]) - 1 in sky):
                 del separate[key]
         return WCS(separate, fobj=hdus).sub([WCSSUB_CELESTIAL])
 
@@ -349,12 +360,12 @@ def _to_icrs_north(beam: Beam, observation: Observation, scale: float, x: float,
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def _not_fits(path: Path, reason: object) -> InputError:
     return InputError(
-        f"{path}: expected a FITS image, this is not one ({' '.join(str(reason).split())[:160]}); "
+        f"{path}: expected a FITS image, this is not one ({' '.join(str(reason).split())[:120]}); "
         f"convert it to FITS or fetch it again",
         path=str(path),
     )

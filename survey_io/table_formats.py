@@ -39,14 +39,7 @@ _ROWS_PER_BLOCK = 30_000
 
 def _plain(table: Table) -> Table:
     """The table with ordinary columns: masked floats become NaN, so that no format needs masks for them."""
-    plain = Table(table, copy=False)
-    for name in plain.colnames:
-        column = plain[name]
-        if getattr(column, "mask", None) is not None and column.dtype.kind == "f":
-            meta = dict(column.meta)
-            plain[name] = column.filled(np.nan)
-            plain[name].meta.update(meta)
-    return plain
+    return _unmasked(Table(table, copy=False))
 
 
 def write_fits(table: Table, parameters: Mapping[str, Any], file: IO[bytes]) -> None:
@@ -103,7 +96,7 @@ def read_fits(path: Path) -> Table:
             column.description = header[f"TCOMM{number}"]
         if header.get(f"TUCD{number}"):
             column.meta["ucd"] = header[f"TUCD{number}"]
-    return table
+    return _unmasked(table)
 
 
 def write_votable(table: Table, parameters: Mapping[str, Any], file: IO[bytes]) -> None:
@@ -188,7 +181,8 @@ def read_votable(path: Path) -> Table:
     for field in first.fields:
         if field.name in table.colnames:
             column = table[field.name]
-            column.meta.pop("ref", None)
+            for key in ("ref", "_votable_string_dtype"):
+                column.meta.pop(key, None)
             if field.ucd:
                 column.meta["ucd"] = field.ucd
     infos = {info.name: info.value for resource in document.resources for info in resource.infos}
@@ -309,7 +303,7 @@ def _write_rows(table: Table, file: IO[bytes], *, header: bool) -> None:
     import pyarrow.csv
 
     options = pyarrow.csv.WriteOptions(include_header=header, quoting_style="needed")
-    pyarrow.csv.write_csv(_arrow(table, {}), file, write_options=options)
+    pyarrow.csv.write_csv(_arrow(_plain(table), {}), file, write_options=options)
 
 
 def read_csv(path: Path) -> Table:

@@ -1,0 +1,182 @@
+"""Planted skies: seeded, not square, off the origin, with unit and beam, so that swapped axes show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+from astropy.wcs import WCS
+from scipy.ndimage import gaussian_filter
+
+PIXEL = 1.5
+BEAM = (9.0, 6.0, 30.0)
+RMS = 1e-4
+SHAPE = (150, 210)
+FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
+
+
+@dataclass(frozen=True)
+class PlantedSky:
+    """A FITS image and what lies in it.
+
+    Attributes
+    ----------
+    path : Path
+    truth : Table
+        x, y (pixels from 0), ra, dec (deg), peak_flux (Jy/beam), flux (Jy), maj, min (arcsec, as seen through
+        the beam), pa (deg).
+    beam : tuple of float
+        (major, minor) in arcsec and position angle in degrees.
+    rms : float
+        Jy/beam.
+    shape : tuple of int
+        (ny, nx).
+    """
+
+    path: Path
+    truth: Table
+    beam: tuple[float, float, float]
+    rms: float
+    shape: tuple[int, int]
+
+
+def make_wcs(
+    *,
+    centre: tuple[float, float] = (53.1, -27.8),
+    reference: tuple[float, float] = (131.0, 55.5),
+    scale: tuple[float, float] = (-PIXEL, PIXEL),
+    rotation: float = 0.0,
+    axes: tuple[str, str] = ("RA---SIN", "DEC--SIN"),
+    frame: str | None = "ICRS",
+) -> WCS:
+    """A celestial WCS: reference in pixels from 0, scale in arcsec, rotation in degrees."""
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = axes
+    wcs.wcs.crval = centre
+    wcs.wcs.crpix = (reference[0] + 1, reference[1] + 1)
+    wcs.wcs.cdelt = (scale[0] / 3600, scale[1] / 3600)
+    turn = np.radians(rotation)
+    wcs.wcs.pc = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    if frame:
+        wcs.wcs.radesys = frame
+        if frame.startswith("FK"):
+            wcs.wcs.equinox = 1950.0 if frame == "FK4" else 2000.0
+    wcs.wcs.set()
+    return wcs
+
+
+WCS_VARIANTS: dict[str, Callable[[], WCS]] = {
+    "plain": make_wcs,
+    "east right": lambda: make_wcs(scale=(PIXEL, PIXEL)),
+    "north down": lambda: make_wcs(scale=(-PIXEL, -PIXEL)),
+    "turned": lambda: make_wcs(rotation=37.0),
+    "turned and mirrored": lambda: make_wcs(rotation=-112.0, scale=(PIXEL, PIXEL)),
+    "pixels not square": lambda: make_wcs(scale=(-2 * PIXEL, PIXEL), rotation=20.0),
+    "across ra 0": lambda: make_wcs(centre=(0.001, -30.0)),
+    "near the pole": lambda: make_wcs(centre=(200.0, 89.99), axes=("RA---TAN", "DEC--TAN")),
+    "far from the reference": lambda: make_wcs(centre=(53.1, -26.0), reference=(-4000.0, -4300.0)),
+    "galactic": lambda: make_wcs(centre=(18.0, 0.2), axes=("GLON-CAR", "GLAT-CAR"), frame=None),
+    "latitude first": lambda: make_wcs(centre=(-27.8, 53.1), axes=("DEC--TAN", "RA---TAN")),
+    "fk5": lambda: make_wcs(frame="FK5"),
+    "fk4": lambda: make_wcs(frame="FK4"),
+    "ecliptic": lambda: make_wcs(axes=("ELON-TAN", "ELAT-TAN"), frame=None),
+}
+
+
+@pytest.fixture(params=list(WCS_VARIANTS))
+def any_wcs(request: pytest.FixtureRequest) -> WCS:
+    """Each way in which an image may lie on the sky, one after the other."""
+    return WCS_VARIANTS[request.param]()
+
+
+def image_header(
+    wcs: WCS, *, beam: tuple[float, float, float] | None = BEAM, unit: str | None = "JY/BEAM"
+) -> fits.Header:
+    """Header of an image with this WCS; beam in arcsec and degrees."""
+    header = wcs.to_header()
+    if unit:
+        header["BUNIT"] = unit
+    if beam:
+        header["BMAJ"], header["BMIN"], header["BPA"] = beam[0] / 3600, beam[1] / 3600, beam[2]
+    return header
+
+
+@pytest.fixture
+def write_image(tmp_path: Path) -> Callable[..., Path]:
+    """Write an array as a FITS image: ``write_image(data, wcs=..., name=..., **header)``."""
+
+    def write(
+        data: np.ndarray, *, wcs: WCS | None = None, name: str = "sky.fits", **keywords: object
+    ) -> Path:
+        header = image_header(wcs or make_wcs())
+        header.update({key: value for key, value in keywords.items() if value is not None})
+        for key, value in keywords.items():
+            if value is None:
+                del header[key]
+        fits.PrimaryHDU(data, header).writeto(tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+def plant(path: Path, *, wcs: WCS | None = None, shape: tuple[int, int] = SHAPE, seed: int = 7) -> PlantedSky:
+    """Write an image with 12 Gaussian sources on a grid in noise that the beam has smoothed."""
+    rng = np.random.default_rng(seed)
+    wcs = wcs or make_wcs()
+    ny, nx = shape
+    y, x = np.meshgrid((np.arange(3) + 0.5) * ny / 3, (np.arange(4) + 0.5) * nx / 4, indexing="ij")
+    x, y = (position.ravel() + rng.uniform(-6, 6, 12) for position in (x, y))
+    peak = RMS * np.geomspace(12, 300, 12)[rng.permutation(12)]
+    major = BEAM[0] * rng.uniform(1.05, 1.6, 12)
+    minor = BEAM[1] * rng.uniform(1.05, 1.3, 12)
+    pa = rng.uniform(0, 180, 12)
+    noise = gaussian_filter(
+        rng.normal(size=shape), np.sqrt(BEAM[0] * BEAM[1]) / PIXEL * FWHM_TO_SIGMA, mode="wrap"
+    )
+    image = noise * (RMS / noise.std())
+    rows, columns = np.mgrid[:ny, :nx]
+    for one in range(12):
+        dx, dy = (columns - x[one]) * PIXEL, (rows - y[one]) * PIXEL
+        # North up and east left: along the major axis is (-sin pa, cos pa).
+        angle = np.radians(pa[one])
+        along, across = -dx * np.sin(angle) + dy * np.cos(angle), dx * np.cos(angle) + dy * np.sin(angle)
+        shape_term = (along / (major[one] * FWHM_TO_SIGMA)) ** 2 + (
+            across / (minor[one] * FWHM_TO_SIGMA)
+        ) ** 2
+        image += peak[one] * np.exp(-0.5 * shape_term)
+    fits.PrimaryHDU(image.astype(np.float32), image_header(wcs)).writeto(path)
+    ra, dec = wcs.all_pix2world(x, y, 0)
+    truth = Table(
+        {
+            "x": x,
+            "y": y,
+            "ra": ra,
+            "dec": dec,
+            "peak_flux": peak,
+            "flux": peak * major * minor / (BEAM[0] * BEAM[1]),
+            "maj": major,
+            "min": minor,
+            "pa": pa,
+        }
+    )
+    return PlantedSky(path, truth, BEAM, RMS, shape)
+
+
+@pytest.fixture
+def planted_sky(tmp_path: Path) -> PlantedSky:
+    """150 x 210 pixels of 1.5 arcsec, north up, beam 9 x 6 arcsec at 30 degrees, 12 sources."""
+    return plant(tmp_path / "planted.fits")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real images that may lie beside the repository; tests that need them are skipped without."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real images in {folder}")
+    return folder
