@@ -62,7 +62,8 @@ class Detections:
 
     @staticmethod
     def concatenate(parts: list[Detections]) -> Detections:
-        """All rows of several detections with the same columns, in order."""
+        """All rows of several detections with the same columns, in order; empty parts may lack columns."""
+        parts = [part for part in parts if len(part)] or parts[:1]
         return Detections(
             *(
                 np.concatenate([getattr(p, name) for p in parts])

@@ -45,6 +45,8 @@ def find_piece(
 ) -> Arrays:
     """Candidates whose anchors the tiles own, in image pixels."""
     snr = np.stack([read_snr(pixels, background, tile.full) for tile in tiles])
+    if np.isnan(snr).all():
+        return {**Detections.empty(2).to_arrays(), "blank": np.array([s.size for s in snr])}
     found = finder.find(snr, negative=negative)
     parts = [owned(part.shifted(tile.origin), tile.core) for part, tile in zip(found, tiles, strict=True)]
     arrays = Detections.concatenate(parts).to_arrays()

@@ -1,0 +1,367 @@
+"""One image to one catalogue, read from top to bottom."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+
+from models.detections import Detections
+from pipeline.finders import FinderSpec, make_finder
+from pipeline.infer import (
+    background_piece,
+    find_piece,
+    group_tiles,
+    measure_piece,
+    measure_pieces,
+    negative_tiles,
+)
+from pipeline.measure import reach
+from pipeline.merge import suppress
+from pipeline.options import DetectOptions
+from pipeline.reliability import Calibration, ImageReliability, fit_shift
+from pipeline.tasks import Ledger, local_client, run_stage
+from survey_io import Beam, InputError, Observation, OptionError, open_image
+from survey_io.background import BackgroundMap, choose_mesh, finish_background
+from survey_io.binned import BinnedPixels
+from survey_io.tiles import plan_tiles
+
+Progress = Callable[[str, int, int], None]
+
+# Networks are trained on beams of 2.1 to 8.8 px; a wider beam is brought to 4 px or a little more by binning.
+WIDEST_BEAM, BINNED_BEAM = 8.8, 4.0
+# Pixels of one piece of the background estimate.
+BACKGROUND_PIXELS = 4_000_000
+DEFAULT_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class DetectResult:
+    """What came of one image.
+
+    Attributes
+    ----------
+    table : Table
+        The catalogue.
+    files : dict of Path
+        Written files by kind: the formats, "regions", "quicklook", "manifest".
+    manifest : dict
+        Inputs, options, versions, timings (s per stage), counts.
+    """
+
+    table: Table
+    files: dict[str, Path]
+    manifest: dict[str, Any]
+
+
+class _Clock:
+    """Wall seconds by stage, and the stage's progress."""
+
+    def __init__(self, progress: Progress | None):
+        self.seconds: dict[str, float] = {}
+        self._progress = progress
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total: int = 1) -> Iterator[Callable[[int], None]]:
+        began, done = time.perf_counter(), 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            if self._progress:
+                self._progress(name, done, total)
+
+        advance(0)
+        yield advance
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+
+def detect(path: str | Path, options: DetectOptions, *, progress: Progress | None = None) -> DetectResult:
+    """Find and measure the sources of one image and write its catalogue.
+
+    Parameters
+    ----------
+    path : str or Path
+        FITS image.
+    options : DetectOptions
+    progress : callable, optional
+        Called as ``progress(stage, done, total)``.
+
+    Returns
+    -------
+    DetectResult
+
+    Raises
+    ------
+    InputError, OptionError, OutputError
+        One line each: what was expected, what came, what to do.
+    """
+    from pipeline.outputs import prepare_output, write_outputs
+
+    path, clock = Path(path), _Clock(progress)
+    output = prepare_output(options.output)
+    with contextlib.ExitStack() as stack:
+        hasher = stack.enter_context(ThreadPoolExecutor(1))
+        with clock.stage("open"):
+            observation = open_image(path, hdu=options.hdu, beam=options.beam)
+            digest = hasher.submit(file_hash, path)
+            stack.callback(_forget_scratch, observation)
+            observation.require_finite()
+            if "sdc1" in options.formats and observation.beam is not None:
+                observation.jansky_per_beam()
+        ledger = _open_ledger(output, observation, options)
+        client, workers = stack.enter_context(_client(options, observation.shape))
+        with clock.stage("background"):
+            observation, background, factor = _background(observation, ledger, client, clock)
+        pixels = observation.pixels if factor == 1 else BinnedPixels(observation.pixels, factor)
+        major, minor, theta = observation.beam_pixels()
+        beam = (major / factor, minor / factor, theta)
+        finder, card = make_finder(
+            options.model, engine=options.engine, precision=options.precision, threads=workers, beam=beam
+        )
+        found, reliability, p_real = _find(pixels, background, finder, card, options, ledger, client, clock)
+        measured = _measure(pixels, background, found, beam, options, ledger, client, clock)
+        with clock.stage("catalogue"):
+            table = _catalogue(observation, found, measured, factor, background, p_real, card, options)
+        manifest = _manifest(observation, factor, background, finder, card, reliability, options, table)
+        files, manifest = write_outputs(
+            observation, table, output, options, manifest, clock=clock, digest=digest
+        )
+        ledger.close(delete=True)
+    return DetectResult(table, files, manifest)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _forget_scratch(observation: Observation) -> None:
+    if observation.pixels.scratch:
+        observation.pixels.path.unlink(missing_ok=True)
+
+
+def _open_ledger(output: Path, observation: Observation, options: DetectOptions) -> Ledger:
+    """The ledger of this image in the output folder, keyed by all that decides what a piece holds."""
+    from models.registry import get_model, list_models
+    from models.weights import find_weights
+
+    weightless = options.model in list_models() and not get_model(options.model).has_weights
+    weights = "" if weightless else file_hash(find_weights(options.model))
+    status = observation.path.stat()
+    key = {
+        "options": options.identity(),
+        "input": [str(observation.path.resolve()), status.st_size, status.st_mtime_ns],
+        "weights": weights,
+        "version": version("skysift"),
+    }
+    path = output / f".{observation.stem}_skysift.ledger"
+    if options.fresh:
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+    return Ledger(path, hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest())
+
+
+def version(package: str) -> str:
+    """Installed version of a package; "source" for a checkout that was not installed."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "source"
+
+
+@contextlib.contextmanager
+def _client(options: DetectOptions, shape: tuple[int, int]) -> Iterator[tuple[Any, int]]:
+    """A Dask client, or None where the work is too small for one, and the cores that a network may use."""
+    if options.cluster is not None:
+        if "://" not in options.cluster:
+            raise OptionError(
+                f"cluster: expected the address of a Dask scheduler (tcp://host:port), got {options.cluster!r}; "
+                "the skysift command starts clusters by name"
+            )
+        from dask.distributed import Client
+
+        with Client(options.cluster, set_as_default=False) as client:
+            yield client, 1
+        return
+    workers = options.workers or os.cpu_count() or 1
+    pieces = int(np.prod([-(-n // options.tile) for n in shape]))
+    with local_client(min(workers, pieces)) as client:
+        yield client, workers
+
+
+def _background(
+    observation: Observation, ledger: Ledger, client: Any, clock: _Clock
+) -> tuple[Observation, BackgroundMap, int]:
+    """Background map, with a beam estimated and the pixels binned where that is needed."""
+    if observation.beam is None:
+        from pipeline.beam import estimate_beam
+
+        rough = _background_map(observation.pixels, "background-rough", 128, ledger, client)
+        _require_noise(observation, rough)
+        fwhm = estimate_beam(observation.pixels, rough) * observation.pixel_scale
+        observation = replace(
+            observation,
+            beam=Beam(fwhm, fwhm, 0.0, "estimated"),
+            notes=(*observation.notes, f"no beam in the header: estimated {fwhm:.4g} arcsec from the image"),
+        )
+    major, minor, _ = observation.beam_pixels()
+    fwhm = float(np.sqrt(major * minor))
+    factor = max(1, int(fwhm / BINNED_BEAM)) if fwhm > WIDEST_BEAM else 1
+    pixels = observation.pixels if factor == 1 else BinnedPixels(observation.pixels, factor)
+    background = _background_map(pixels, "background", choose_mesh(pixels.shape, fwhm / factor), ledger, client)
+    _require_noise(observation, background)
+    return observation, background, factor
+
+
+def _background_map(pixels: Any, stage: str, mesh: int, ledger: Ledger, client: Any) -> BackgroundMap:
+    rows = -(-pixels.shape[0] // mesh)
+    step = max(1, BACKGROUND_PIXELS // (mesh * pixels.shape[1]))
+    pieces = ((first, (pixels, first, min(first + step, rows), mesh, 2)) for first in range(0, rows, step))
+    run_stage(stage, background_piece, pieces, ledger, client=client)
+    parts = [arrays for _, arrays in ledger.get(stage)]
+    return finish_background(
+        [row for part in parts for row in part["background"]], [row for part in parts for row in part["rms"]], mesh=mesh
+    )
+
+
+def _require_noise(observation: Observation, background: BackgroundMap) -> None:
+    if not np.isfinite(background.rms).any():
+        raise InputError(
+            f"{observation.path}: expected an image with noise, its pixels are constant in every {background.mesh} px "
+            "cell (filled with zeros?); choose another extension, or blank what is empty with NaN"
+        )
+
+
+def _find(
+    pixels: Any, background: BackgroundMap, finder: FinderSpec, card: dict, options: DetectOptions,
+    ledger: Ledger, client: Any, clock: _Clock,
+) -> tuple[Detections, ImageReliability, np.ndarray]:  # fmt: skip
+    """Detections of the whole image with their probabilities, those above the threshold."""
+    tiles = plan_tiles(pixels.shape, tile=options.tile, halo=finder.halo, stride=finder.stride)
+    groups = group_tiles(tiles, options.batch)
+    with clock.stage("detect", len(groups)) as advance:
+        pieces = ((i, (pixels, background, finder, group)) for i, group in enumerate(groups))
+        run_stage("detect", find_piece, pieces, ledger, client=client, advance=advance)
+    blocks, searched = negative_tiles(pixels.shape, finder)
+    groups = group_tiles(blocks, options.batch)
+    with clock.stage("negative", len(groups)) as advance:
+        pieces = ((i, (pixels, background, finder, group, True)) for i, group in enumerate(groups))
+        run_stage("negative", find_piece, pieces, ledger, client=client, advance=advance)
+    with clock.stage("merge"):
+        beam_px = float(np.sqrt(finder.beam[0] * finder.beam[1]))
+        found, negative = (
+            suppress(Detections.concatenate([Detections.from_arrays(a) for _, a in ledger.get(stage)]), beam_px)
+            for stage in ("detect", "negative")
+        )
+        calibration = Calibration(**card.get("calibration", {}).get("reliability", {}))
+        reliability = fit_shift(found.logit, negative.logit, searched, calibration)
+        p_real = calibration.probability(found.logit, reliability.shift)
+        keep = p_real >= threshold_of(card, options)
+    return found[keep], reliability, p_real[keep]
+
+
+def threshold_of(card: dict, options: DetectOptions) -> float:
+    """Lowest p_real of a row: the option, else the weights' own, else one half."""
+    if options.threshold is not None:
+        return options.threshold
+    return card.get("threshold") or DEFAULT_THRESHOLD
+
+
+def _measure(
+    pixels: Any, background: BackgroundMap, found: Detections, beam: tuple[float, float, float],
+    options: DetectOptions, ledger: Ledger, client: Any, clock: _Clock,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Measurements of all detections, in their order."""
+    from pipeline.gaussians import convolve
+
+    y, x = found.centre.T if len(found) else np.empty((2, 0))
+    p = found.params
+    if len(found):
+        apparent = convolve((p["major"], p["minor"], p["theta"]), beam)
+        rms = background.at(y, x)[1]
+        sources = {"x": x, "y": y, "flux": p["flux_snr"] * rms}
+        sources.update(zip(("major", "minor", "theta"), (np.asarray(a, float) for a in apparent), strict=True))
+    else:
+        sources = {name: np.empty(0) for name in ("x", "y", "flux", "major", "minor", "theta")}
+    windows = measure_pieces(pixels.shape, sources, tile=options.tile, margin=reach(beam))
+    with clock.stage("measure", max(len(windows), 1)) as advance:
+        pieces = (
+            (i, (pixels, background, window, part, beam, pixels.shape)) for i, (window, part) in enumerate(windows)
+        )
+        run_stage("measure", measure_piece, pieces, ledger, client=client, advance=advance)
+        parts = [arrays for _, arrays in ledger.get("measure")]
+        if not parts:
+            empty = {"index": np.empty(0, int), "owned": np.empty(0, bool), **sources}
+            parts = [measure_piece(pixels, background, (slice(0, 8), slice(0, 8)), empty, beam, pixels.shape)]
+    order = np.argsort(np.concatenate([part["index"] for part in parts]))
+    return {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
+
+
+def _catalogue(
+    observation: Observation, found: Detections, measured: dict, factor: int, background: BackgroundMap,
+    p_real: np.ndarray, card: dict, options: DetectOptions,
+) -> Table:  # fmt: skip
+    from pipeline.catalogue import build_catalogue
+    from pipeline.primary_beam import primary_beam_gain
+
+    gain = None
+    if options.primary_beam is not None:
+        at = [(measured[axis] + 0.5) * factor - 0.5 for axis in ("x", "y")]
+        gain = primary_beam_gain(options.primary_beam, *observation.pixel_to_sky(*at))
+    return build_catalogue(
+        observation,
+        found,
+        measured,
+        factor=factor,
+        background=background.at(measured["y"], measured["x"])[0],
+        p_real=p_real,
+        gain=gain,
+        has_network=bool(card),
+        fit_from=card.get("calibration", {}).get("fit_from"),
+    )
+
+
+def _manifest(
+    observation: Observation, factor: int, background: BackgroundMap, finder: FinderSpec, card: dict,
+    reliability: ImageReliability, options: DetectOptions, table: Table,
+) -> dict[str, Any]:  # fmt: skip
+    beam = observation.beam
+    return {
+        "input": {
+            "path": str(observation.path),
+            "shape": list(observation.shape),
+            "unit": None if observation.unit is None else observation.unit.to_string(),
+            "frequency_hz": observation.frequency,
+            "pixel_scale_arcsec": observation.pixel_scale,
+            "beam": {"major": beam.major, "minor": beam.minor, "pa": beam.pa, "origin": beam.origin},
+            "notes": list(observation.notes),
+        },
+        "model": {
+            "name": options.model, "engine": finder.engine, "precision": finder.precision,
+            "sha256": card.get("sha256", ""), "threshold": threshold_of(card, options), "binning": factor,
+        },
+        "background": {"mesh_px": background.mesh, "median_rms": background.typical_rms},
+        "reliability": reliability.summary(),
+        "options": options.model_dump(mode="json"),
+        "versions": {name: version(name) for name in ("skysift", "numpy", "astropy", "torch", "dask", "openvino")},
+        "counts": {"sources": len(table), "flagged": int(np.count_nonzero(table["flags"]))},
+    }  # fmt: skip
+
+

@@ -1,0 +1,53 @@
+"""The primary beam's response at the sources, from a FITS image of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from survey_io import InputError, open_image
+
+# Below this share of the largest response a correction is large and uncertain: such sources are flagged.
+LOW_RESPONSE = 0.2
+
+
+def primary_beam_gain(path: Path, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
+    """Response at sky positions, interpolated by a cubic spline.
+
+    Parameters
+    ----------
+    path : Path
+        FITS image of the response with its own celestial WCS; 1 at the pointing centre.
+    ra, dec : ndarray, shape (n,)
+        ICRS degrees.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+
+    Raises
+    ------
+    InputError
+        When the response does not cover a source or is not positive there.
+    """
+    from scipy.ndimage import map_coordinates
+
+    response = open_image(path)
+    image = response.pixels.read((slice(0, response.shape[0]), slice(0, response.shape[1]))).astype(float)
+    x, y = response.sky_to_pixel(ra, dec)
+    outside = ~((x > -0.5) & (x < response.shape[1] - 0.5) & (y > -0.5) & (y < response.shape[0] - 0.5))
+    if outside.any():
+        raise InputError(
+            f"{path}: expected a primary beam that covers the image, it misses {int(outside.sum())} of {len(ra)} "
+            "sources; give the response of this image's pointing"
+        )
+    holes = ~np.isfinite(image)
+    gain = map_coordinates(np.where(holes, 0.0, image), [y, x], order=3, mode="nearest")
+    gain = np.where(map_coordinates(holes.astype(float), [y, x], order=1, mode="nearest") > 0.01, np.nan, gain)
+    if not (gain > 0).all():
+        raise InputError(
+            f"{path}: expected a response above 0 at every source, got {np.nanmin(gain):.3g} or blank at "
+            f"{int((~(gain > 0)).sum())} of {len(ra)} sources; is this the primary beam's image?"
+        )
+    return gain
