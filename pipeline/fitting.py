@@ -40,6 +40,10 @@ _POWERS = (
 )
 _PRODUCT = np.array([[_POWERS.index((a + c, b + d)) for c, d in _POWERS[:6]] for a, b in _POWERS[:6]])
 
+# Matrix products round a column otherwise in a ragged last block than in a full one. Stacks are filled up to
+# whole blocks, so that a source's numbers do not depend on the company it is fitted in.
+COLUMNS = 32
+
 # Sizes below this part of the beam are noise: nothing on the sky is sharper than the beam.
 SMALLEST_SIZE = 0.9
 
@@ -109,40 +113,38 @@ class Limits:
     free: NDArray[np.bool_]
 
 
-def log_polynomial(u: Array, v: Array, shape: Array) -> tuple[Array, Array]:
-    """Coefficients (6, n) of the log of unit-peak Gaussians, and the derivatives' polynomials (n, 6, 6)."""
+def whole_blocks(chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Indices with the last one repeated to a multiple of `COLUMNS`: assigning through them does no harm."""
+    return np.concatenate([chosen, np.repeat(chosen[-1:], -chosen.size % COLUMNS)])
+
+
+def log_polynomial(u: Array, v: Array, shape: Array) -> Array:
+    """Coefficients (6, n) of the log of unit-peak Gaussians."""
+    s, h1, h2 = shape
+    h = np.maximum(np.hypot(h1, h2), 1e-3)
+    scale, cosh, ratio = np.exp(-2 * s), np.cosh(h), np.sinh(h) / h
+    return (
+        _quadratic(scale * (cosh - ratio * h1), -scale * ratio * h2, scale * (cosh + ratio * h1), u, v) * -0.5
+    )
+
+
+def _derivatives(coefficients: Array, u: Array, v: Array, shape: Array) -> Array:
+    """Polynomials (n, 6, 6) of the derivatives of a log of Gaussians by (ln peak, u, v, s, h1, h2)."""
     s, h1, h2 = shape
     h = np.maximum(np.hypot(h1, h2), 1e-3)
     scale, cosh, ratio = np.exp(-2 * s), np.cosh(h), np.sinh(h) / h
     slope = (cosh - ratio) / h**2
-    a, b, c = scale * (cosh - ratio * h1), -scale * ratio * h2, scale * (cosh + ratio * h1)
-    coefficients = _quadratic(a, b, c, u, v) * -0.5
-    derivatives = np.zeros((len(s), 6, 6))
-    derivatives[:, 0, 0] = 1
-    derivatives[:, 1, 0], derivatives[:, 1, 1], derivatives[:, 1, 2] = -(a * u + b * v), a, b
-    derivatives[:, 2, 0], derivatives[:, 2, 1], derivatives[:, 2, 2] = -(b * u + c * v), b, c
-    derivatives[:, 3] = coefficients.T * -2
-    derivatives[:, 4] = (
-        _quadratic(
-            scale * (ratio * h1 - ratio - slope * h1 * h1),
-            -scale * slope * h1 * h2,
-            scale * (ratio * h1 + ratio + slope * h1 * h1),
-            u,
-            v,
-        ).T
-        * -0.5
-    )
-    derivatives[:, 5] = (
-        _quadratic(
-            scale * (ratio * h2 - slope * h1 * h2),
-            -scale * (ratio + slope * h2 * h2),
-            scale * (ratio * h2 + slope * h1 * h2),
-            u,
-            v,
-        ).T
-        * -0.5
-    )
-    return coefficients, derivatives
+    out = np.zeros((6, 6, len(s)))
+    out[0, 0] = 1
+    out[1, 0], out[1, 1], out[1, 2] = -coefficients[1], -2 * coefficients[3], -coefficients[4]
+    out[2, 0], out[2, 1], out[2, 2] = -coefficients[2], -coefficients[4], -2 * coefficients[5]
+    out[3] = coefficients * -2
+    both = -scale * slope * h1 * h2
+    a, c = scale * (ratio * h1 - slope * h1 * h1), scale * (ratio * h1 + slope * h1 * h1)
+    out[4] = _quadratic(a - scale * ratio, both, c + scale * ratio, u, v) * -0.5
+    a, c = scale * (ratio * h2 - slope * h1 * h2), scale * (ratio * h2 + slope * h1 * h2)
+    out[5] = _quadratic(a, -scale * (ratio + slope * h2 * h2), c, u, v) * -0.5
+    return np.ascontiguousarray(out.transpose(2, 0, 1))
 
 
 def _quadratic(a: Array, b: Array, c: Array, u: Array, v: Array) -> Array:
@@ -153,9 +155,12 @@ def _quadratic(a: Array, b: Array, c: Array, u: Array, v: Array) -> Array:
 
 def gaussian_values(grid: Grid, log_peak: Array, u: Array, v: Array, shape: Array) -> Pixels:
     """Gaussians on a grid, float32 (P, n)."""
-    coefficients, _ = log_polynomial(u, v, shape)
+    coefficients = log_polynomial(u, v, shape)
     coefficients[0] += log_peak
-    values = grid.monomials[:6].T @ coefficients.astype(np.float32)
+    count = coefficients.shape[1]
+    padded = np.zeros((6, count + -count % COLUMNS), np.float32)
+    padded[:, :count] = coefficients
+    values = (grid.monomials[:6].T @ padded)[:, :count]
     return np.exp(values, out=values)
 
 
@@ -172,7 +177,8 @@ def taper_weights(grid: Grid, u: Array, v: Array, shape: Array, kappa: float) ->
 
 def _evaluate(stack: Stack, state: Array, limits: Limits) -> tuple[Array, Array, Array]:
     """Cost (n,), descent direction (6, n) and normal matrix (6, 6, n) with rows in relative peak."""
-    coefficients, derivatives = log_polynomial(state[1], state[2], state[3:])
+    coefficients = log_polynomial(state[1], state[2], state[3:])
+    derivatives = _derivatives(coefficients, state[1], state[2], state[3:])
     coefficients[0] += np.log(state[0])
     basis = stack.grid.monomials
     model = basis[:6].T @ coefficients.astype(np.float32)

@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.cutouts import LADDER, Sky
 from pipeline.fit_errors import fit_errors
-from pipeline.gaussians import Array, BeamFrame, deconvolve
+from pipeline.gaussians import FWHM_PER_SIGMA, Array, BeamFrame, deconvolve
+from pipeline.moments import SEMI_AXIS
 from pipeline.source_fits import MeasureOptions, SourceFits
 from survey_io.columns import Flag
 
@@ -174,15 +175,23 @@ def _results(fits: SourceFits) -> dict[str, NDArray]:
     flux = np.where(summed, fits.flux[own], peak * np.exp(2 * shape[0]))
     n_blend, overlap, bright = (values[own] for values in _neighbourhood(fits))
     blank = np.where(missing, np.nan, 1.0)
-    # Simulated pairs: what one source of a blend gains the other loses, and their errors grow with the overlap.
+    # Simulated pairs: what one source gains the other loses, and their errors grow with the overlap.
     shared = blank * (1 + 1.2 * np.minimum(overlap, 1.5))
     flux_err = np.where(summed, fits.flux_noise[own], flux * errors.flux)
+    # Noise summed over an ellipse of semi-axis a: <x^2> = a^2 / 4, <x^4> = a^4 / 8 carry it to the moments.
+    part = np.where(summed, flux_err / np.maximum(np.abs(flux), 1e-300), 0.0)
+    axis = SEMI_AXIS * FWHM_PER_SIGMA
+    x_err, y_err = (np.where(summed, part * SEMI_AXIS * major / 2, err) for err in (errors.x, errors.y))
+    major_err, minor_err = (
+        np.where(summed, part * axis**2 / np.sqrt(32) * size, err)
+        for size, err in ((major, errors.major), (minor, errors.minor))
+    )
     expected = np.maximum(fits.pixels[own] - errors.lost, 1.0)
     chi2 = fits.residual[own] / expected * blank
 
     deconvolved = deconvolve((major, minor, theta), (frame.major, frame.minor, frame.theta))
     excess = shape[0] + np.hypot(shape[1], shape[2]) / 2
-    unresolved = ~(excess > options.resolved * errors.major / major) | (deconvolved[0] == 0)
+    unresolved = ~(excess > options.resolved * major_err / major) | (deconvolved[0] == 0)
     zero, nothing = np.zeros(own.size), np.full(own.size, np.nan)
     major_deconv, minor_deconv, theta_deconv = (
         np.where(unresolved, empty, value)
@@ -203,8 +212,8 @@ def _results(fits: SourceFits) -> dict[str, NDArray]:
     values = (
         np.where(lost, fits.x[own], fits.ix[own] + offset[0]),
         np.where(lost, fits.y[own], fits.iy[own] + offset[1]),
-        errors.x * shared,
-        errors.y * shared,
+        x_err * shared,
+        y_err * shared,
         peak,
         peak * errors.peak * shared,
         flux,
@@ -212,8 +221,8 @@ def _results(fits: SourceFits) -> dict[str, NDArray]:
         major,
         minor,
         theta,
-        errors.major * blank,
-        errors.minor * blank,
+        major_err * blank,
+        minor_err * blank,
         errors.theta * blank,
         major_deconv,
         minor_deconv,

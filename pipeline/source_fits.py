@@ -19,6 +19,7 @@ from pipeline.fitting import (
     gaussian_values,
     linear_peak,
     taper_weights,
+    whole_blocks,
 )
 from pipeline.gaussians import FWHM_PER_SIGMA, Array, BeamFrame
 from pipeline.moments import SEMI_AXIS, aperture_moments
@@ -59,7 +60,7 @@ class MeasureOptions(Options):
     )
     iterations: int = Field(8, ge=2, le=50, description="Steps of the first fit: the time bound.")
     refinements: int = Field(
-        5, ge=0, le=50, description="Steps of the second fit, with the neighbours as fitted."
+        4, ge=0, le=50, description="Steps of the second fit, with the neighbours as fitted."
     )
     neighbours: float = Field(6.0, ge=1.0, le=20.0, description="Sources up to this far are subtracted.")
     largest: float = Field(
@@ -141,12 +142,11 @@ class SourceFits:
         compact = self.usable & ~self.large
         chosen = np.flatnonzero(compact & (self.owned | beside))
         self._pass(chosen, self._models(), self.options.iterations, start_again=True)
-        # From here on all take their neighbours from the first pass, which those beyond the owned ones had too.
+        # From here on all take their neighbours from the first pass: those that are not owned had no other.
         # More rounds do not help: close pairs begin to trade flux.
         models = self._models()
         if self.options.refinements:
-            crowded = np.zeros_like(self.owned)
-            crowded[self.first] = True
+            crowded = self._crowded()
             grown = major_in_beams(self.fit_shape) > 1.15 * major_in_beams(self.guess)
             self.aperture_shape = np.where(grown & self.owned, self.fit_shape, self.guess)
             self._pass(
@@ -164,6 +164,18 @@ class SourceFits:
         # The two axes scatter nearly independently: s is half the sum of their logs, h their difference.
         return np.stack([width / np.sqrt(2), width * np.sqrt(2)])
 
+    def _crowded(self) -> NDArray[np.bool_]:
+        """Sources whose cut-outs hold more than a trace of a neighbour."""
+        i, j = self.first, self.second
+        gap = self.separation / self.frame.major - 0.7 * major_in_beams(self.guess[:, i])
+        size = np.maximum(major_in_beams(self.fit_shape[:, j]), major_in_beams(self.guess[:, j]))
+        trace = np.maximum(self.peak[j], self.fit_peak[j]) * np.exp2(
+            -4 * np.square(np.maximum(gap, 0) / size)
+        )
+        crowded = np.zeros_like(self.owned)
+        crowded[i[trace > 0.1 * self.local_rms[i]]] = True
+        return crowded
+
     def _models(self) -> Models:
         """All sources as they are known now."""
         return self.fit_peak.copy(), self.fit_centre.copy(), self.fit_shape.copy()
@@ -172,6 +184,7 @@ class SourceFits:
         """Fit the chosen sources with the neighbours as given."""
         radii = bucket_radii(major_in_beams(self.aperture_shape), self.options.aperture)
         for grid, part in batches(radii, self.frame, chosen):
+            part = whole_blocks(part)
             self._fit_stack(grid, part, *self._cut(grid, part, models), iterations, start_again)
 
     def _cut(self, grid: Grid, part: Indices, models: Models) -> tuple[Pixels, Pixels, Array]:
@@ -254,7 +267,7 @@ class SourceFits:
         state, good = fit(stack, state, limits, iterations=iterations)
         failed = ~good
         for held in (slice(3, 6), slice(1, 6)):
-            bad = np.flatnonzero(~good)
+            bad = whole_blocks(np.flatnonzero(~good))
             if not bad.size:
                 break
             state[:, bad], good[bad] = _fit_held(stack, guess, limits, bad, held, iterations)
