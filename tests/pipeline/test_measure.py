@@ -105,7 +105,7 @@ def test_pulls_and_bias(beam: tuple[float, float, float], size: float, snr: floa
         name: spread((found[name] - truth[name]) / found[f"{name}_err"])
         for name in ("x", "y", "peak", "flux", "major")
     }
-    # 600 draws fix a scatter to 5%. No guess is below the beam, so the size errors of point sources are generous.
+    # 600 draws fix a scatter to 5%. No guess is below the beam: size errors of point sources are generous.
     for name, pull in pulls.items():
         low = 0.6 if name == "major" and size == 0 else 0.8
         assert low < pull < 1.25, (name, pull)
