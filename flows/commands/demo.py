@@ -16,8 +16,30 @@ def demo(
     seed: int = typer.Option(11, min=0, help="Seed of the sky."),
 ) -> int:
     """Simulate a small sky, detect its sources, score the catalogue, and say where the picture is."""
+    from flows.progress import progress_bar
     from pipeline.demo import run_demo
 
-    report = run_demo(output, model=model, size=size, seed=seed)
-    print(report.text)
+    print(
+        f"simulating a sky of {size} x {size} pixels and looking for its sources with {model!r} ...",
+        flush=True,
+    )
+    with progress_bar("demo") as progress:
+        made = run_demo(output, model=model, size=size, seed=seed, progress=progress)
+    print(made.report)
+    table = made.result.table
+    columns = [name for name in ("name", "flux_best", "snr", "maj_best", "p_real") if name in table.colnames]
+    print(f"\nThe brightest of {len(table)} sources:")
+    brightest = table[table["snr"].argsort()[::-1][:5]]
+    print("\n".join(brightest[columns].pformat(max_width=-1)))
+    print("\n" + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in made.seconds.items()))
+    print("\nThe same by hand:")
+    print(f"  skysift detect {made.sky['image']} -o {output} --model {model}")
+    print(f"  skysift evaluate {made.result.files['fits']} {made.sky['truth']}")
+    print("\nLook at:")
+    for what, kind in (
+        ("image with its sources", "quicklook"),
+        ("catalogue", "fits"),
+        ("evaluation", "evaluation"),
+    ):
+        print(f"  {made.result.files[kind].resolve()}  ({what})")
     return 0

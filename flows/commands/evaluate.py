@@ -9,15 +9,48 @@ import typer
 
 def evaluate(
     catalogue: Path = typer.Argument(
-        ..., metavar="CATALOGUE", help="Catalogue that skysift reads.", show_default=False
+        ...,
+        metavar="CATALOGUE",
+        help="Catalogue in any format of skysift, or an SDC1 list.",
+        show_default=False,
     ),
-    truth: Path = typer.Argument(..., metavar="TRUTH", help="Truth table, SDC1 columns.", show_default=False),
-    scorer: str = typer.Option(
-        "match", help="match (completeness, reliability, errors) or sdc1 (challenge score)."
+    truth: Path = typer.Argument(..., metavar="TRUTH", help="Truth in the SDC1 columns.", show_default=False),
+    scorer: str = typer.Option("match", help="match, or sdc1: the same headed by the challenge's score."),
+    frequency: float = typer.Option(560, help="SDC1 band in MHz: 560, 1400 or 9200."),
+    mode: str = typer.Option("core", help="SDC1 positions: core or centroid."),
+    beam: float | None = typer.Option(None, help="Beam FWHM in arcsec [default: from the catalogue]."),
+    radius: float | None = typer.Option(
+        None, help="Match radius in arcsec [default: half the source's size]."
     ),
+    picture: Path | None = typer.Option(None, metavar="FILE.png", help="Write a picture of the comparison."),
+    output: Path | None = typer.Option(
+        None, "-o", "--output", metavar="FILE.json", help="Write the numbers."
+    ),
+    flow: bool = typer.Option(False, "--flow", help="Run as a Prefect flow, server or not."),
 ) -> int:
-    """Score a catalogue against a truth table."""
-    from pipeline.evaluate import evaluate as run
+    """Print completeness, reliability, flux and size errors, and calibration of a catalogue."""
+    from flows.server import configured_api_url, require_server
 
-    print(run(catalogue, truth, scorer=scorer))
+    url = configured_api_url()
+    if url:
+        require_server(url)
+    if flow or url:
+        from flows.evaluate import evaluate as run
+    else:
+        from pipeline.evaluate import evaluate as run
+    report = run(
+        catalogue,
+        truth,
+        scorer=scorer,
+        frequency=frequency,
+        mode=mode,
+        beam=beam,
+        radius=radius,
+        picture=picture,
+    )
+    print(report)
+    if output is not None:
+        import json
+
+        output.write_text(json.dumps(report.values, indent=1, default=float), encoding="utf-8")
     return 0

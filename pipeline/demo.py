@@ -1,0 +1,85 @@
+"""A demonstration: a small simulated sky from image to scored catalogue."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.detect import DetectResult, detect
+from pipeline.evaluate import evaluate
+from pipeline.options import DetectOptions
+from survey_io.simulate.continuum import SkyModel, simulate_continuum
+from survey_io.simulate.tables import write_simulation
+
+if TYPE_CHECKING:
+    from pipeline.evaluation_report import Report
+
+# A sky between the emptiest and the most crowded that the networks are made for.
+DENSITY = 0.01
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """What the demonstration made.
+
+    Attributes
+    ----------
+    sky : dict of Path
+        Files of the simulated sky: "image", "truth" and more.
+    result : DetectResult
+        Catalogue and its files.
+    report : Report
+        Its comparison with the truth.
+    seconds : dict of float
+        Wall time of "simulate", "detect" and "evaluate".
+    """
+
+    sky: dict[str, Path]
+    result: DetectResult
+    report: Report
+    seconds: dict[str, float]
+
+
+def run_demo(
+    folder: Path,
+    *,
+    model: str = "light",
+    size: int = 1024,
+    seed: int = 11,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Demonstration:
+    """Simulate a sky, find its sources and compare them with the truth.
+
+    Parameters
+    ----------
+    folder : Path
+        For everything that is written; made when missing.
+    model : str
+        Name of a model or a weights file.
+    size : int
+        Side of the sky in pixels.
+    seed : int
+        Seed of the sky.
+    progress : callable, optional
+        Called as ``progress(stage, done, total)``.
+    """
+    marks = [time.perf_counter()]
+    if progress:
+        progress("simulate", 0, 1)
+    sky = write_simulation(
+        simulate_continuum((size, size), seed=seed, model=SkyModel(density=DENSITY)), folder
+    )
+    marks.append(time.perf_counter())
+    options = DetectOptions(output=folder, model=model, fresh=True)
+    result = detect(sky["image"], options, progress=progress)
+    marks.append(time.perf_counter())
+    picture = folder / f"{sky['image'].stem}_evaluation.png"
+    report = evaluate(result.files["fits"], sky["truth"], picture=picture)
+    result.files["evaluation"] = picture
+    marks.append(time.perf_counter())
+    names = ("simulate", "detect", "evaluate")
+    seconds = {name: end - begin for name, begin, end in zip(names, marks[:-1], marks[1:], strict=True)}
+    return Demonstration(sky, result, report, seconds)
