@@ -30,7 +30,7 @@ from pipeline.measure import reach
 from pipeline.merge import suppress
 from pipeline.options import DetectOptions
 from pipeline.reliability import Calibration, ImageReliability, fit_shift
-from pipeline.tasks import Ledger, local_client, run_stage
+from pipeline.tasks import Ledger, local_client, remote_client, run_stage
 from survey_io import Beam, InputError, Observation, OptionError, open_image
 from survey_io.background import BackgroundMap, choose_mesh, finish_background
 from survey_io.binned import BinnedPixels
@@ -64,7 +64,28 @@ class DetectResult:
     manifest: dict[str, Any]
 
 
-class _Clock:
+@dataclass(frozen=True)
+class Analysis:
+    """A catalogue before it is written, with what calibration needs beside it.
+
+    Attributes
+    ----------
+    observation : Observation
+        With its beam, estimated where the file has none.
+    table : Table
+    manifest : dict
+        Still without timings and hashes.
+    negative_logit : ndarray, shape (m,)
+        Detector's log odds of what was found in the searched part of the negated image.
+    """
+
+    observation: Observation
+    table: Table
+    manifest: dict[str, Any]
+    negative_logit: np.ndarray
+
+
+class Clock:
     """Wall seconds by stage, and the stage's progress."""
 
     def __init__(self, progress: Progress | None):
@@ -108,37 +129,62 @@ def detect(path: str | Path, options: DetectOptions, *, progress: Progress | Non
     """
     from pipeline.outputs import prepare_output, write_outputs
 
-    path, clock = Path(path), _Clock(progress)
+    path, clock = Path(path), Clock(progress)
     output = prepare_output(options.output)
     with contextlib.ExitStack() as stack:
         hasher = stack.enter_context(ThreadPoolExecutor(1))
         with clock.stage("open"):
             observation = open_image(path, hdu=options.hdu, beam=options.beam)
-            digest = hasher.submit(file_hash, path)
             stack.callback(_forget_scratch, observation)
+            digest = hasher.submit(file_hash, path)
             observation.require_finite()
             if "sdc1" in options.formats and observation.beam is not None:
                 observation.jansky_per_beam()
         ledger = _open_ledger(output, observation, options)
-        client, workers = stack.enter_context(_client(options, observation.shape))
+        stack.callback(ledger.close)
+        result = analyse(observation, options, ledger=ledger, clock=clock)
+        files, manifest = write_outputs(
+            result.observation, result.table, output, options, result.manifest, clock=clock, digest=digest
+        )
+        ledger.close(delete=True)
+    return DetectResult(result.table, files, manifest)
+
+
+def analyse(
+    observation: Observation, options: DetectOptions, *, ledger: Ledger | None = None, clock: Clock | None = None
+) -> Analysis:
+    """Everything between an opened image and its written catalogue.
+
+    Parameters
+    ----------
+    observation : Observation
+    options : DetectOptions
+        ``output`` and ``formats`` are not used.
+    ledger : Ledger, optional
+        Where finished pieces are kept; in memory by default.
+    clock : Clock, optional
+    """
+    ledger, clock = ledger or Ledger(None, ""), clock or Clock(None)
+    with _client(options, observation.shape) as (client, workers):
         with clock.stage("background"):
-            observation, background, factor = _background(observation, ledger, client, clock)
+            observation, background, factor = _background(observation, ledger, client)
         pixels = observation.pixels if factor == 1 else BinnedPixels(observation.pixels, factor)
         major, minor, theta = observation.beam_pixels()
         beam = (major / factor, minor / factor, theta)
         finder, card = make_finder(
             options.model, engine=options.engine, precision=options.precision, threads=workers, beam=beam
         )
-        found, reliability, p_real = _find(pixels, background, finder, card, options, ledger, client, clock)
+        found, negative, searched = _find(pixels, background, finder, options, ledger, client, clock)
+        calibration = Calibration(**card.get("calibration", {}).get("reliability", {}))
+        reliability = fit_shift(found.logit, negative.logit, searched, calibration)
+        p_real = calibration.probability(found.logit, reliability.shift)
+        keep = p_real >= threshold_of(card, options)
+        found, p_real = found[keep], p_real[keep]
         measured = _measure(pixels, background, found, beam, options, ledger, client, clock)
-        with clock.stage("catalogue"):
-            table = _catalogue(observation, found, measured, factor, background, p_real, card, options)
-        manifest = _manifest(observation, factor, background, finder, card, reliability, options, table)
-        files, manifest = write_outputs(
-            observation, table, output, options, manifest, clock=clock, digest=digest
-        )
-        ledger.close(delete=True)
-    return DetectResult(table, files, manifest)
+    with clock.stage("catalogue"):
+        table = _catalogue(observation, found, measured, factor, background, p_real, card, options)
+    manifest = _manifest(observation, factor, background, finder, card, reliability, options, table)
+    return Analysis(observation, table, manifest, negative.logit)
 
 
 def file_hash(path: Path) -> str:
@@ -195,9 +241,7 @@ def _client(options: DetectOptions, shape: tuple[int, int]) -> Iterator[tuple[An
                 f"cluster: expected the address of a Dask scheduler (tcp://host:port), got {options.cluster!r}; "
                 "the skysift command starts clusters by name"
             )
-        from dask.distributed import Client
-
-        with Client(options.cluster, set_as_default=False) as client:
+        with remote_client(options.cluster) as client:
             yield client, 1
         return
     workers = options.workers or os.cpu_count() or 1
@@ -207,7 +251,7 @@ def _client(options: DetectOptions, shape: tuple[int, int]) -> Iterator[tuple[An
 
 
 def _background(
-    observation: Observation, ledger: Ledger, client: Any, clock: _Clock
+    observation: Observation, ledger: Ledger, client: Any
 ) -> tuple[Observation, BackgroundMap, int]:
     """Background map, with a beam estimated and the pixels binned where that is needed."""
     if observation.beam is None:
@@ -250,31 +294,23 @@ def _require_noise(observation: Observation, background: BackgroundMap) -> None:
 
 
 def _find(
-    pixels: Any, background: BackgroundMap, finder: FinderSpec, card: dict, options: DetectOptions,
-    ledger: Ledger, client: Any, clock: _Clock,
-) -> tuple[Detections, ImageReliability, np.ndarray]:  # fmt: skip
-    """Detections of the whole image with their probabilities, those above the threshold."""
-    tiles = plan_tiles(pixels.shape, tile=options.tile, halo=finder.halo, stride=finder.stride)
-    groups = group_tiles(tiles, options.batch)
-    with clock.stage("detect", len(groups)) as advance:
-        pieces = ((i, (pixels, background, finder, group)) for i, group in enumerate(groups))
-        run_stage("detect", find_piece, pieces, ledger, client=client, advance=advance)
+    pixels: Any, background: BackgroundMap, finder: FinderSpec, options: DetectOptions,
+    ledger: Ledger, client: Any, clock: Clock,
+) -> tuple[Detections, Detections, float]:  # fmt: skip
+    """Candidates of the image and of blocks of its negative, suppressed, and the share of area of those blocks."""
     blocks, searched = negative_tiles(pixels.shape, finder)
-    groups = group_tiles(blocks, options.batch)
-    with clock.stage("negative", len(groups)) as advance:
-        pieces = ((i, (pixels, background, finder, group, True)) for i, group in enumerate(groups))
-        run_stage("negative", find_piece, pieces, ledger, client=client, advance=advance)
-    with clock.stage("merge"):
-        beam_px = float(np.sqrt(finder.beam[0] * finder.beam[1]))
-        found, negative = (
-            suppress(Detections.concatenate([Detections.from_arrays(a) for _, a in ledger.get(stage)]), beam_px)
-            for stage in ("detect", "negative")
-        )
-        calibration = Calibration(**card.get("calibration", {}).get("reliability", {}))
-        reliability = fit_shift(found.logit, negative.logit, searched, calibration)
-        p_real = calibration.probability(found.logit, reliability.shift)
-        keep = p_real >= threshold_of(card, options)
-    return found[keep], reliability, p_real[keep]
+    tiles = plan_tiles(pixels.shape, tile=options.tile, halo=finder.halo, stride=finder.stride)
+    beam_px = float(np.sqrt(finder.beam[0] * finder.beam[1]))
+    found = []
+    for stage, plan, negative in (("detect", tiles, False), ("negative", blocks, True)):
+        groups = group_tiles(plan, options.batch)
+        with clock.stage(stage, len(groups)) as advance:
+            pieces = ((i, (pixels, background, finder, group, negative)) for i, group in enumerate(groups))
+            run_stage(stage, find_piece, pieces, ledger, client=client, advance=advance)
+        with clock.stage("merge"):
+            parts = [Detections.from_arrays(arrays) for _, arrays in ledger.get(stage)]
+            found.append(suppress(Detections.concatenate(parts), beam_px))
+    return found[0], found[1], searched
 
 
 def threshold_of(card: dict, options: DetectOptions) -> float:
@@ -286,7 +322,7 @@ def threshold_of(card: dict, options: DetectOptions) -> float:
 
 def _measure(
     pixels: Any, background: BackgroundMap, found: Detections, beam: tuple[float, float, float],
-    options: DetectOptions, ledger: Ledger, client: Any, clock: _Clock,
+    options: DetectOptions, ledger: Ledger, client: Any, clock: Clock,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Measurements of all detections, in their order."""
     from pipeline.gaussians import convolve

@@ -12,17 +12,23 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 # Standard deviation of the shift between skies, in log odds: what a few negative detections have to overcome.
-PRIOR_SHIFT = 0.7
+PRIOR_SHIFT = 0.5
 # Detections below this probability are not counted: they are many, and hardly any is kept.
 COUNTED = 0.25
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """ln odds of being real = intercept + slope * logit of the detector."""
+    """ln odds of being real = intercept + slope * logit of the detector.
+
+    ``noise_share`` is the number of detections in negated skies over the number of false ones in the skies
+    themselves, both measured on the calibration's skies: what is false because sources are confused, or because
+    what was found is fainter than what counts as real, has no counterpart in the negative.
+    """
 
     slope: float = 1.0
     intercept: float = 0.0
+    noise_share: float = 1.0
 
     def probability(self, logit: np.ndarray, shift: float = 0.0) -> np.ndarray:
         """Calibrated probability, 0..1."""
@@ -41,7 +47,7 @@ class ImageReliability:
     negatives : int
         Detections in the searched part of the negated image.
     expected : float
-        False detections that the shipped calibration expected there.
+        What the shipped calibration expected there.
     searched : float
         Share of the image's area that was searched.
     """
@@ -82,7 +88,7 @@ def fit_shift(
     height, edges = np.histogram(np.clip(counted, -10, 30), bins=400)
     centres = (edges[1:] + edges[:-1]) / 2
     false = np.array([(height * (1 - calibration.probability(centres, s))).sum() for s in shifts])
-    mean = np.maximum(false * searched, 1e-9)
+    mean = np.maximum(false * searched * calibration.noise_share, 1e-9)
     posterior = count * np.log(mean) - mean - 0.5 * (shifts / PRIOR_SHIFT) ** 2
     best = float(shifts[int(np.argmax(posterior))])
     return ImageReliability(best, count, float(mean[len(shifts) // 2]), searched)

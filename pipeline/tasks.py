@@ -103,6 +103,19 @@ def local_client(workers: int) -> Iterator[Any]:
         yield client
 
 
+@contextmanager
+def remote_client(address: str) -> Iterator[Any]:
+    """A Dask client of a running scheduler (tcp://host:port)."""
+    from dask.distributed import Client
+
+    try:
+        client = Client(address, set_as_default=False, timeout=20)
+    except (OSError, ValueError) as error:
+        raise SkysiftError(f"cluster {address}: no Dask scheduler answers there ({error}); start it first") from None
+    with client:
+        yield client
+
+
 def run_stage(
     stage: str,
     function: Callable[..., Arrays],
