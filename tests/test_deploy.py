@@ -90,3 +90,16 @@ def test_the_package_promises_what_is_there() -> None:
     assert (ROOT / "LICENSE").read_text(encoding="utf-8").startswith("BSD 3-Clause License")
     assert project["version"] in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert "fastapi<0.151" in project["dependencies"], "Prefect 3.8 dies with later FastAPI releases"
+
+
+@pytest.mark.parametrize(
+    "recipe", sorted((ROOT / "flows" / "recipes").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_recipes_are_named_after_the_model_they_train(recipe: Path) -> None:
+    from flows.settings import resolve_options
+    from models.registry import get_model
+    from models.training import TrainOptions
+
+    options = resolve_options(TrainOptions, {}, config=recipe, environment={})
+    assert options.name == recipe.stem
+    assert get_model(options.name).has_weights
