@@ -27,7 +27,7 @@ def iou_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def diou_pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU minus centre distance over the diagonal of the enclosing box (not squared): YOLO-CIANNA's DIoU, -1..1."""
+    """IoU minus centre distance over the enclosing diagonal (not squared): YOLO-CIANNA's DIoU, -1..1."""
     (alo, ahi), (blo, bhi) = _split(a), _split(b)
     distance = np.linalg.norm((alo + ahi - blo - bhi) / 2, axis=-1)
     diagonal = np.linalg.norm(np.maximum(ahi, bhi) - np.minimum(alo, blo), axis=-1)
@@ -42,7 +42,7 @@ def clip(boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def overlapping_pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All pairs (i, j) of boxes that overlap, and their IoU; found through a tree, so without an n x m table."""
+    """All pairs (i, j) of boxes that overlap, and their IoU; found by a tree, so without an n x m table."""
     from scipy.spatial import cKDTree
 
     (alo, ahi), (blo, bhi) = _split(a), _split(b)
@@ -64,8 +64,8 @@ def overlapping_pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndar
 def nms(centre: np.ndarray, radius: np.ndarray, score: np.ndarray) -> np.ndarray:
     """Greedy non-maximum suppression by distance: exact, order-free, without an n x n table.
 
-    A detection is removed when a better one that is itself kept lies within the radius of either. Ties are broken by
-    position, so that the result does not depend on the order of the rows.
+    A detection is removed when a better one that is itself kept lies within the radius of either. Ties are
+    broken by position, so that the result does not depend on the order of the rows.
 
     Parameters
     ----------

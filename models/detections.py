@@ -23,7 +23,8 @@ class Detections:
     anchor : ndarray of int64, shape (n, ndim)
         Pixel that decides which tile owns the detection.
     params : dict of ndarray, shape (n,)
-        Whatever else the detector gives, by name: ``flux_snr``, ``major``, ``minor``, ``theta``, their ``*_scale``.
+        Whatever else the detector gives, by name: ``flux_snr``, ``major``, ``minor``, ``theta``, their
+        ``*_scale``.
     """
 
     centre: np.ndarray

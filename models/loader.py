@@ -1,8 +1,8 @@
 """Training fields without end: crops of simulated skies with targets, made in worker processes.
 
-A pool of noise-free skies and noise maps is kept and slowly renewed; every field is a random crop of a sky, scaled in
-depth, plus an unrelated crop of noise, flipped and rotated. So a small pool gives many fields, and no field comes
-twice.
+A pool of noise-free skies and noise maps is kept and slowly renewed; every field is a random crop of a sky,
+scaled in depth, plus an unrelated crop of noise, flipped and rotated. So a small pool gives many fields, and
+no field comes twice.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def beam_vector(beam: tuple[float, float, float]) -> np.ndarray:
     return np.array([np.log(major), np.log(minor), e * np.cos(2 * theta), e * np.sin(2 * theta)], np.float32)
 
 
-def crop_field(sky: Sky, size: int, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, np.ndarray], tuple]:
+def crop_field(
+    sky: Sky, size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, dict[str, np.ndarray], tuple]:
     """A random crop as the pipeline would see it: S/N (size, size), its sources, and the turned beam."""
     limit = sky.sky.shape[0] - size
     y0, x0, ny0, nx0 = rng.integers(0, limit + 1, 4)
@@ -118,7 +120,7 @@ def encode_targets(fields: dict[str, np.ndarray], beam: tuple[float, float, floa
 
 
 def positive_radius(beam_fwhm: float) -> float:
-    """Radius (px) around a source within which anchors answer for it: 0.4 beams, but at least one 2-px anchor."""
+    """Radius (px) within which anchors answer for a source: 0.4 beams, but at least one 2-px anchor."""
     return max(0.4 * beam_fwhm, 1.45)
 
 
@@ -137,8 +139,9 @@ class SkyFields(IterableDataset):
     """
 
     def __init__(
-        self, spec: HeadSpec, *, batch: int, size: int, seed: int, pool: int = 64, sky_size: int = 640, renew: int = 6
-    ):
+        self, spec: HeadSpec, *, batch: int, size: int, seed: int,
+        pool: int = 64, sky_size: int = 640, renew: int = 6,
+    ):  # fmt: skip
         super().__init__()
         self.spec, self.batch, self.size, self.seed = spec, batch, size, seed
         self.pool, self.sky_size, self.renew = pool, max(sky_size, size + 64), renew
@@ -185,13 +188,11 @@ class SkyFields(IterableDataset):
             images.append(snr[None])
             beams.append(beam_vector(beam))
             assigned.append(found.reshape(self.spec.boxes, *self.grid))
-        targets = {
-            name: torch.from_numpy(np.concatenate([r[name] for r in rows]).astype(np.float32)) for name in rows[0]
-        }
+        columns = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+        targets = {name: torch.from_numpy(value.astype(np.float32)) for name, value in columns.items()}
         return (
             torch.from_numpy(np.stack(images)),
             torch.from_numpy(np.stack(beams)),
             torch.from_numpy(np.stack(assigned).astype(np.int64)),
             targets,
         )
-

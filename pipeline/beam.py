@@ -1,4 +1,4 @@
-"""The beam of an image whose header names none: estimated from its sources, or from the texture of its noise."""
+"""The beam of an image whose header names none: estimated from its sources, or from its noise's texture."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SIDE = 1024
 def estimate_beam(pixels: PixelReader, background: BackgroundMap) -> float:
     """FWHM of a round beam in px.
 
-    The curvature of ln(intensity) at the peak of a compact source gives its width; among sources above 15 sigma the
-    20th percentile is taken, since extended ones are only wider. With fewer than eight of them, the noise's
-    correlation between neighbours gives it, for noise that was convolved with the beam.
+    The curvature of ln(intensity) at the peak of a compact source gives its width; among sources above 15
+    sigma the 20th percentile is taken, since extended ones are only wider. With fewer than eight of them, the
+    noise's correlation between neighbours gives it, for noise that was convolved with the beam.
 
     Parameters
     ----------
@@ -41,7 +41,8 @@ def estimate_beam(pixels: PixelReader, background: BackgroundMap) -> float:
             snr = (pixels.read(window) - level) / rms
             widths.append(_source_widths(snr))
             quiet = np.where(np.abs(snr) < 3, snr, np.nan)
-            products = np.concatenate([(quiet[1:] * quiet[:-1]).ravel(), (quiet[:, 1:] * quiet[:, :-1]).ravel()])
+            along_y, along_x = quiet[1:] * quiet[:-1], quiet[:, 1:] * quiet[:, :-1]
+            products = np.concatenate([along_y.ravel(), along_x.ravel()])
             correlations.append(np.nanmean(products) / np.nanmean(quiet**2))
     found = np.concatenate(widths)
     if len(found) >= 8:

@@ -1,6 +1,7 @@
-"""Calibrate a detector on held-out simulated skies: probabilities, threshold, and which estimate to recommend.
+"""Calibrate a detector on held-out simulated skies: probabilities, threshold, recommended estimates.
 
-Nothing here sees the skies of training (other seeds) or any real image. The result goes into the weights' card.
+Nothing here sees the skies of training (other seeds) or any real image. The result goes into the weights'
+card.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from survey_io.simulate.tables import write_simulation
 BEAMS = (2.3, 2.5, 3.0, 3.6, 4.3, 5.2, 6.2, 7.4)
 # What counts as real: a true source of at least this apparent S/N within this many beams.
 REAL_SNR, REAL_BEAMS = 1.5, 0.5
-# The default threshold gives the best SDC1 score among those that keep this reliability on the calibration's skies.
+# The default threshold gives the best SDC1 score among those that keep this reliability on the calibration's
+# skies.
 WANTED_RELIABILITY = 0.945
 FIT_GRID = (5.0, 7.0, 9.0, 12.0, 16.0, 22.0, 30.0, 45.0, 70.0, 120.0, 1e9)
 LOWEST_SCORE = 0.05
@@ -34,7 +36,7 @@ LOWEST_SCORE = 0.05
 
 @dataclass
 class Sample:
-    """Per sky: catalogue with matched truth, truth, log odds in the negated image, share of area searched there."""
+    """Per sky: catalogue with matched truth, truth, log odds in the negated image, share of it searched."""
 
     skies: list[tuple[Table, Table, np.ndarray, float]]
 
@@ -83,7 +85,9 @@ def draw_sample(model: str, *, skies: int, size: int, seed: int, report: Callabl
     with tempfile.TemporaryDirectory() as folder:
         for number in range(skies):
             beam = BEAMS[number % len(BEAMS)]
-            sky = replace(SkyModel.random(rng), density=float(np.exp(rng.uniform(np.log(0.002), np.log(0.035)))))
+            model_of_sky = SkyModel.random(rng)
+            density = float(np.exp(rng.uniform(np.log(0.002), np.log(0.035))))
+            sky = replace(model_of_sky, density=density)
             sim = simulate_continuum((size, size), beam_pixels=beam, seed=seed + number, model=sky)
             image = write_simulation(sim, Path(folder))["image"]
             result = analyse(open_image(image), options)
@@ -94,7 +98,8 @@ def draw_sample(model: str, *, skies: int, size: int, seed: int, report: Callabl
                 table[f"true_{name}"] = np.where(match >= 0, np.asarray(sim.truth[name])[match], np.nan)
             searched = result.manifest["reliability"]["searched"]
             found.append((table, sim.truth, result.negative_logit, searched))
-            report(f"sky {number + 1}/{skies}: beam {beam} px, {len(table)} candidates, {(match >= 0).sum()} real")
+            real = int((match >= 0).sum())
+            report(f"sky {number + 1}/{skies}: beam {beam} px, {len(table)} candidates, {real} real")
     return Sample(found)
 
 
@@ -104,7 +109,7 @@ def _logit(score: np.ndarray) -> np.ndarray:
 
 
 def fit_reliability(sample: Sample) -> Calibration:
-    """Logistic regression of being real on the detector's log odds, and the share of noise among the false."""
+    """Logistic regression of being real on the detector's log odds, and the noise's share of the false."""
     table = sample.table
     x, y = _logit(table["score"]), np.asarray(table["real"], float)
 
@@ -127,11 +132,13 @@ def recommend_fits(table: Table) -> dict[str, float]:
     resolved = np.asarray(t["maj_deconv"]) > 0
 
     def ratio(value: Any, truth: Any, limit: float) -> np.ndarray:
-        error = np.abs(np.asarray(value, float) - np.asarray(truth, float)) / np.maximum(np.asarray(truth, float), 1e-9)
+        value, truth = np.asarray(value, float), np.asarray(truth, float)
+        error = np.abs(value - truth) / np.maximum(truth, 1e-9)
         return np.minimum(1, limit / np.maximum(error, 1e-9))
 
     def angle(value: Any) -> np.ndarray:
-        error = np.abs((np.nan_to_num(np.asarray(value, float)) - np.asarray(t["true_pa_sky"]) + 90) % 180 - 90)
+        turn = np.nan_to_num(np.asarray(value, float)) - np.asarray(t["true_pa_sky"])
+        error = np.abs((turn + 90) % 180 - 90)
         return np.minimum(1, 10 / np.maximum(error, 1e-9))
 
     true_maj, true_min = t["true_maj"], t["true_min"]
@@ -167,13 +174,15 @@ def choose_threshold(sample: Sample, calibration: Calibration) -> tuple[float, d
             result = score_sdc1(as_sdc1(table[keep]), as_sdc1(truth), frequency=1400)
             value, matched, rows = value + result.value, matched + result.n_match, rows + result.n_det
         if rows and matched / rows >= WANTED_RELIABILITY and value > figures.get("sdc1_score", -np.inf):
-            best, figures = float(threshold), {"sdc1_score": value, "reliability": matched / rows, "rows": rows}
+            best = float(threshold)
+            figures = {"sdc1_score": value, "reliability": matched / rows, "rows": rows}
     return round(best, 2), figures
 
 
 def calibrate(
-    model: str, *, skies: int = 24, size: int = 1024, seed: int = 50_000, report: Callable[[str], None] = print
-) -> dict[str, Any]:
+    model: str, *, skies: int = 24, size: int = 1024, seed: int = 50_000,
+    report: Callable[[str], None] = print,
+) -> dict[str, Any]:  # fmt: skip
     """Measure a detector on held-out simulated skies.
 
     Parameters
@@ -196,7 +205,10 @@ def calibrate(
     threshold, figures = choose_threshold(sample, calibration)
     shifts = sky_shifts(sample, calibration)
     probability = np.concatenate(
-        [calibration.probability(_logit(sky[0]["score"]), shift) for sky, shift in zip(sample.skies, shifts, strict=True)]
+        [
+            calibration.probability(_logit(sky[0]["score"]), shift)
+            for sky, shift in zip(sample.skies, shifts, strict=True)
+        ]
     )
     real = np.asarray(sample.table["real"])
     bins = [(0.3, 0.5), (0.5, 0.7), (0.7, 0.85), (0.85, 0.95), (0.95, 1.0)]

@@ -1,4 +1,4 @@
-"""One list of detections from many tiles: each from the tile that owns its anchor, then suppression over all."""
+"""One list of detections from many tiles: each from the tile that owns its anchor, then suppressed."""
 
 from __future__ import annotations
 

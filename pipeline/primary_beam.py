@@ -39,12 +39,13 @@ def primary_beam_gain(path: Path, ra: np.ndarray, dec: np.ndarray) -> np.ndarray
     outside = ~((x > -0.5) & (x < response.shape[1] - 0.5) & (y > -0.5) & (y < response.shape[0] - 0.5))
     if outside.any():
         raise InputError(
-            f"{path}: expected a primary beam that covers the image, it misses {int(outside.sum())} of {len(ra)} "
-            "sources; give the response of this image's pointing"
+            f"{path}: expected a primary beam that covers the image, it misses {int(outside.sum())} of "
+            f"{len(ra)} sources; give the response of this image's pointing"
         )
     holes = ~np.isfinite(image)
     gain = map_coordinates(np.where(holes, 0.0, image), [y, x], order=3, mode="nearest")
-    gain = np.where(map_coordinates(holes.astype(float), [y, x], order=1, mode="nearest") > 0.01, np.nan, gain)
+    blank = map_coordinates(holes.astype(float), [y, x], order=1, mode="nearest")
+    gain = np.where(blank > 0.01, np.nan, gain)
     if not (gain > 0).all():
         raise InputError(
             f"{path}: expected a response above 0 at every source, got {np.nanmin(gain):.3g} or blank at "

@@ -1,8 +1,9 @@
 """The probability that a detection is real: the detector's own, calibrated, then corrected for this image.
 
-Calibration is a logistic map fitted on held-out simulated sky; it ships with the weights. An image with other noise,
-artefacts or source density shifts it: the negated image holds the same noise and no sources, so what is found there
-tells how many false detections to expect, and all log odds move together until the catalogue expects as many.
+Calibration is a logistic map fitted on held-out simulated sky; it ships with the weights. An image with other
+noise, artefacts or source density shifts it: the negated image holds the same noise and no sources, so what
+is found there tells how many false detections to expect, and all log odds move together until the catalogue
+expects as many.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ class Calibration:
     """ln odds of being real = intercept + slope * logit of the detector.
 
     ``noise_share`` is the number of detections in negated skies over the number of false ones in the skies
-    themselves, both measured on the calibration's skies: what is false because sources are confused, or because
-    what was found is fainter than what counts as real, has no counterpart in the negative.
+    themselves, both measured on the calibration's skies: what is false because sources are confused, or
+    because what was found is fainter than what counts as real, has no counterpart in the negative.
     """
 
     slope: float = 1.0
@@ -67,7 +68,8 @@ def fit_shift(
 ) -> ImageReliability:
     """Shift of the log odds under which the image's false detections number as in its negative.
 
-    Maximises the Poisson likelihood of the negative count times a Gaussian prior of width PRIOR_SHIFT on the shift.
+    Maximises the Poisson likelihood of the negative count times a Gaussian prior of width PRIOR_SHIFT on the
+    shift.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Running many small pieces of work: serially or on Dask in a bounded window, each finished piece in a ledger.
+"""Many small pieces of work: serially or on Dask in a bounded window, each finished piece in a ledger.
 
 A kill at any moment loses at most the pieces under way: what the ledger holds is not done again.
 """
@@ -49,7 +49,8 @@ class Ledger:
     def _prepare(self, key: str) -> None:
         self._db.execute("CREATE TABLE IF NOT EXISTS run (key TEXT)")
         self._db.execute(
-            "CREATE TABLE IF NOT EXISTS piece (stage TEXT, number INTEGER, data BLOB, PRIMARY KEY (stage, number))"
+            "CREATE TABLE IF NOT EXISTS piece "
+            "(stage TEXT, number INTEGER, data BLOB, PRIMARY KEY (stage, number))"
         )
         row = self._db.execute("SELECT key FROM run").fetchone()
         if row is None or row[0] != key:
@@ -111,7 +112,9 @@ def remote_client(address: str) -> Iterator[Any]:
     try:
         client = Client(address, set_as_default=False, timeout=20)
     except (OSError, ValueError) as error:
-        raise SkysiftError(f"cluster {address}: no Dask scheduler answers there ({error}); start it first") from None
+        raise SkysiftError(
+            f"cluster {address}: no Dask scheduler answers there ({error}); start it first"
+        ) from None
     with client:
         yield client
 
@@ -179,7 +182,8 @@ def _run_on_dask(stage, function, todo, ledger, client, advance) -> None:
             # The piece may only have been beside the one that killed the worker: it gets one more chance.
             if tries:
                 raise SkysiftError(
-                    f"{stage}: piece {number} kills its worker each time (out of memory?): use a smaller --tile"
+                    f"{stage}: piece {number} kills its worker each time (out of memory?): "
+                    "use a smaller --tile"
                 ) from None
             waiting.add(submit(number, arguments, tries + 1))
             continue

@@ -1,7 +1,7 @@
 """Robust background and noise maps on a mesh, the same for training and for detection.
 
-The statistics are taken once over a global mesh anchored at pixel (0, 0), so that they do not depend on how the
-image is tiled afterwards; a tile then only interpolates the small mesh arrays.
+The statistics are taken once over a global mesh anchored at pixel (0, 0), so that they do not depend on how
+the image is tiled afterwards; a tile then only interpolates the small mesh arrays.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class ArrayPixels:
         y0, y1 = max(rows.start, 0), min(rows.stop, ny)
         x0, x1 = max(columns.start, 0), min(columns.stop, nx)
         if y0 < y1 and x0 < x1:
-            out[y0 - rows.start : y1 - rows.start, x0 - columns.start : x1 - columns.start] = self.array[y0:y1, x0:x1]
+            inside = (slice(y0 - rows.start, y1 - rows.start), slice(x0 - columns.start, x1 - columns.start))
+            out[inside] = self.array[y0:y1, x0:x1]
         return out
 
 
@@ -85,10 +86,9 @@ class BackgroundMap:
         """Background and rms at positions in pixels (nearest mesh cells, bilinear)."""
         from scipy.ndimage import map_coordinates
 
-        where = [(np.asarray(y, float) + 0.5) / self.mesh - 0.5, (np.asarray(x, float) + 0.5) / self.mesh - 0.5]
-        return tuple(
-            map_coordinates(m.astype(float), where, order=1, mode="nearest") for m in (self.background, self.rms)
-        )
+        where = [(np.asarray(position, float) + 0.5) / self.mesh - 0.5 for position in (y, x)]
+        maps = (self.background.astype(float), self.rms.astype(float))
+        return tuple(map_coordinates(values, where, order=1, mode="nearest") for values in maps)
 
     @property
     def typical_rms(self) -> float:
@@ -119,9 +119,10 @@ def _interpolate(wy: tuple[int, np.ndarray], values: np.ndarray, wx: tuple[int, 
 def mesh_statistics(samples: np.ndarray, *, iterations: int = 3) -> tuple[np.ndarray, np.ndarray]:
     """Robust background and rms of many sets of samples at once.
 
-    Sources make the upper side of the distribution heavy, so sigma comes from the lower side (median minus the
-    16th percentile) of the values that survive clipping at 3 sigma, and the background from the mode estimate
-    2.5 median - 1.5 mean (Bertin & Arnouts 1996), which falls back to the median where the two differ too much.
+    Sources make the upper side of the distribution heavy, so sigma comes from the lower side (median minus
+    the 16th percentile) of the values that survive clipping at 3 sigma, and the background from the mode
+    estimate 2.5 median - 1.5 mean (Bertin & Arnouts 1996), which falls back to the median where the two
+    differ too much.
 
     Parameters
     ----------
@@ -168,12 +169,14 @@ def mesh_statistics(samples: np.ndarray, *, iterations: int = 3) -> tuple[np.nda
 
 
 def choose_mesh(shape: tuple[int, int], beam_fwhm: float) -> int:
-    """Mesh side in pixels: at least 24 beams across, 64 to 512 px, and at least two cells an axis if possible."""
+    """Mesh side in pixels: 24 beams or more, 64 to 512 px, and two or more cells an axis if possible."""
     mesh = int(np.clip(16 * np.ceil(24 * beam_fwhm / 16), 64, 512))
     return int(min(mesh, max(32, 2 * (min(shape) // 4))))
 
 
-def estimate_background(pixels: PixelReader, *, mesh: int, step: int = 2, smooth: bool = True) -> BackgroundMap:
+def estimate_background(
+    pixels: PixelReader, *, mesh: int, step: int = 2, smooth: bool = True
+) -> BackgroundMap:
     """Background and rms of an image on a mesh, read strip by strip.
 
     Parameters
@@ -197,7 +200,9 @@ def estimate_background(pixels: PixelReader, *, mesh: int, step: int = 2, smooth
     return finish_background([b for b, _ in rows], [r for _, r in rows], mesh=mesh, smooth=smooth)
 
 
-def background_row(pixels: PixelReader, row: int, *, mesh: int, step: int = 2) -> tuple[np.ndarray, np.ndarray]:
+def background_row(
+    pixels: PixelReader, row: int, *, mesh: int, step: int = 2
+) -> tuple[np.ndarray, np.ndarray]:
     """Statistics of one row of mesh cells: the unit of work when a cluster shares the estimate."""
     columns = -(-pixels.shape[1] // mesh)
     strip = pixels.read((slice(row * mesh, (row + 1) * mesh), slice(0, columns * mesh)))[::step, ::step]

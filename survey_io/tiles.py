@@ -1,7 +1,7 @@
 """Overlapping tiles whose cores cover every pixel exactly once, in any number of dimensions.
 
-Tile origins lie on a grid anchored at pixel 0 in steps of the network's stride, and every tile is read with its full
-halo, also beyond the image's border (blank there). So a cell sees the same input in every tiling.
+Tile origins lie on a grid anchored at pixel 0 in steps of the network's stride, and every tile is read with
+its full halo, also beyond the image's border (blank there). So a cell sees the same input in every tiling.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def plan_tiles(
     shape : sequence of int
         Pixels per axis, each at least 1.
     tile, halo, stride : int or sequence of int
-        Side of a core, reach of the overlap and cell size in px, per axis or one for all; tile and halo are rounded
-        up to multiples of the stride.
+        Side of a core, reach of the overlap and cell size in px, per axis or one for all; tile and halo are
+        rounded up to multiples of the stride.
 
     Returns
     -------
@@ -73,8 +73,8 @@ def plan_tiles(
     tile, halo, stride = ((v,) * ndim if isinstance(v, int) else tuple(v) for v in (tile, halo, stride))
     if min(shape) < 1 or min(tile) < 1 or min(stride) < 1 or min(halo) < 0:
         raise ValueError(
-            f"tiles need sides, tile and stride of at least 1 px and a halo of at least 0, got shape {tuple(shape)}, "
-            f"tile {tile}, stride {stride}, halo {halo}"
+            f"tiles need sides, tile and stride of at least 1 px and a halo of at least 0, got shape "
+            f"{tuple(shape)}, tile {tile}, stride {stride}, halo {halo}"
         )
     axes = []
     for size, t, h, s in zip(shape, tile, halo, stride, strict=True):

@@ -1,8 +1,8 @@
 """The light default detector: a residual network of stride 4 with one box per 2 x 2 pixels.
 
 4,600 multiply-accumulates per pixel, where the 17-layer reference takes 88,000. It has no normalisation
-layer, so that a pixel's answer depends on its surroundings within the receptive field and on nothing else, and it
-knows the beam: shape and size enter as biases, which cost nothing per pixel.
+layer, so that a pixel's answer depends on its surroundings within the receptive field and on nothing else,
+and it knows the beam: shape and size enter as biases, which cost nothing per pixel.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from models.registry import register_model
 from models.yolo.head import HeadSpec
 
-# S/N is compressed by s / (k + |s|) at three scales: noise, faint and bright sources each keep resolution, and the
-# operation is exact in every engine.
+# S/N is compressed by s / (k + |s|) at three scales: noise, faint and bright sources each keep resolution,
+# and the operation is exact in every engine.
 KNEES = (4.0, 32.0, 256.0)
 QUARTERS = ((0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))
 PARAMS = ("log_flux", "log_major", "log_minor", "cos_2theta", "sin_2theta")
@@ -68,7 +68,9 @@ class LightDetector(nn.Module):
     name = "light"
     stride = 4
 
-    def __init__(self, stem: int = 16, width: int = 32, wide: int = 96, dilations: tuple[int, ...] = (1, 2, 2)):
+    def __init__(
+        self, stem: int = 16, width: int = 32, wide: int = 96, dilations: tuple[int, ...] = (1, 2, 2)
+    ):
         super().__init__()
         self.options = {"stem": stem, "width": width, "wide": wide, "dilations": list(dilations)}
         self.head = HeadSpec(

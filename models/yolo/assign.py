@@ -1,12 +1,13 @@
 """Which prediction answers for which target, vectorised, in any number of dimensions.
 
-Targets are ragged: each image has its own arrays. Two rules share the ignore band (targets too faint to demand and
-too bright to punish) and the treatment of neighbours:
+Targets are ragged: each image has its own arrays. Two rules share the ignore band (targets too faint to
+demand and too bright to punish) and the treatment of neighbours:
 
-- `assign_centres`: every anchor within a target's radius is positive. It needs no prediction, so it runs in the
-  loader, and it suits heads whose anchors are finer than the beam.
-- `assign_best`: YOLO-CIANNA's greedy matching (Cornu et al. 2024): per cell, the pair of box and target with the
-  best IoU is taken first; boxes that overlap a target well without being its best are left out of the loss.
+- `assign_centres`: every anchor within a target's radius is positive. It needs no prediction, so it runs in
+  the loader, and it suits heads whose anchors are finer than the beam.
+- `assign_best`: YOLO-CIANNA's greedy matching (Cornu et al. 2024): per cell, the pair of box and target with
+  the best IoU is taken first; boxes that overlap a target well without being its best are left out of the
+  loss.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def assign_centres(
     radius : ndarray, shape (t,)
         px.
     priority : ndarray, shape (t,)
-        Where radii overlap the target with the largest ``priority - 3 distance / radius`` wins; with the log of
-        the flux as priority, equals share by distance and a much brighter one takes all.
+        Where radii overlap the target with the largest ``priority - 3 distance / radius`` wins; with the log
+        of the flux as priority, equals share by distance and a much brighter one takes all.
     ignore : ndarray of bool, shape (t,)
         Targets in the ignore band: their anchors are IGNORED unless a demanded target holds them.
 
@@ -87,8 +88,8 @@ def assign_best(
     good_iou : float
         A prediction whose IoU with any target exceeds this and that is no target's best is IGNORED.
     prior_distance : ndarray, shape (t, n_slots) or None
-        Distance of each target to each box slot's prior; where the best IoU is below ``low_iou`` the nearest prior
-        is taken instead. Slots are ``prediction index within its cell``.
+        Distance of each target to each box slot's prior; where the best IoU is below ``low_iou`` the nearest
+        prior is taken instead. Slots are ``prediction index within its cell``.
     low_iou : float
 
     Returns
@@ -115,7 +116,8 @@ def assign_best(
     pair_box = order[np.repeat(first, counts) + within]
     quality = diou_pairs(boxes[pair_box], targets[pair_target])
     if prior_distance is not None and len(pair_target):
-        # No box overlaps: IoU says nothing, so the nearest prior shall learn. Below any IoU, ordered by distance.
+        # No box overlaps: IoU says nothing, so the nearest prior shall learn. Below any IoU, ordered by
+        # distance.
         best = np.full(len(targets), -np.inf)
         np.maximum.at(best, pair_target, quality)
         poor = best[pair_target] < low_iou

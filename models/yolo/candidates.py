@@ -1,4 +1,4 @@
-"""From a raw map to candidate detections: local maxima of P, each averaged over the cells that agree with it."""
+"""From a raw map to candidate detections: local maxima of P, each averaged over cells that agree with it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import numpy as np
 from models.detections import Detections
 from models.yolo.head import HeadSpec, decode
 
-# A neighbouring cell speaks for the same source if its own centre lies within this many beams of the maximum's.
+# A neighbouring cell speaks for the same source if its own centre lies within this many beams of the
+# maximum's.
 AGREE_BEAMS = 0.35
 
 
 def _fine_grid(raw: np.ndarray, spec: HeadSpec) -> tuple[np.ndarray, tuple[int, ...]] | None:
-    """P logits on the grid of anchors where the boxes of a cell form a regular sub-grid; None where they do not."""
+    """P logits on the grid of anchors where a cell's boxes form a regular sub-grid; else None."""
     per_axis = [sorted({anchor[axis] for anchor in spec.anchors}) for axis in range(spec.ndim)]
     counts = tuple(len(values) for values in per_axis)
     regular = int(np.prod(counts)) == spec.boxes and all(
@@ -105,7 +106,7 @@ def find_candidates(raw: np.ndarray, spec: HeadSpec, *, beam_px: float, min_logi
 
 
 def _all_boxes(raw: np.ndarray, spec: HeadSpec, beam_px: float, min_logit: float) -> Detections:
-    """Every box above the limit, for heads whose boxes share their cell's anchor; suppression sorts them out."""
+    """Every box above the limit, for heads whose boxes share an anchor; suppression sorts them out."""
     values = raw.reshape(spec.boxes, spec.box_channels, *raw.shape[1:])
     box, *cell = np.nonzero(values[:, spec.slot("presence").start] > min_logit)
     vectors = values[(box, slice(None), *cell)]

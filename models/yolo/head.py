@@ -1,9 +1,9 @@
 """Layout and decoding of a YOLO head in 1, 2 or 3 dimensions.
 
-Per box the channels are, in this order: centre offsets (one per axis), log sizes (one per axis), P (a source is
-here), O (quality of the box), classes, parameters, and natural logs of the scale of each predicted uncertainty.
-All boxes of a cell follow each other. The layout is that of YOLO-CIANNA (Cornu et al. 2024, A&A 690, A211) with
-unused axes left out and uncertainties added.
+Per box the channels are, in this order: centre offsets (one per axis), log sizes (one per axis), P (a source
+is here), O (quality of the box), classes, parameters, and natural logs of the scale of each predicted
+uncertainty. All boxes of a cell follow each other. The layout is that of YOLO-CIANNA (Cornu et al. 2024, A&A
+690, A211) with unused axes left out and uncertainties added.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class HeadSpec:
         return self.boxes * self.box_channels
 
     def slot(self, name: str) -> slice:
-        """Channels of a group within one box: offset, size, presence, objectness, classes, params or scales."""
+        """Channels of a group in one box: offset, size, presence, objectness, classes, params or scales."""
         n = self.ndim
         starts = {
             "offset": (0, n),
@@ -113,8 +113,8 @@ def decode(values, anchors, priors, spec: HeadSpec):
     Returns
     -------
     dict
-        ``centre`` (n, ndim) px, ``size`` (n, ndim) px, ``presence`` and ``objectness`` (n,) in 0..1, ``classes``
-        (n, k), ``params`` (n, len(params)), ``scales`` (n, len(scales)) natural logs.
+        ``centre`` (n, ndim) px, ``size`` (n, ndim) px, ``presence`` and ``objectness`` (n,) in 0..1,
+        ``classes`` (n, k), ``params`` (n, len(params)), ``scales`` (n, len(scales)) natural logs.
     """
     if isinstance(values, np.ndarray):
         xp, sigmoid, stride = np, _sigmoid, np.array(spec.stride, np.float32)

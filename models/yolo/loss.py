@@ -1,8 +1,9 @@
 """The loss of a YOLO head: proper scores for presence, likelihoods for what is measured.
 
-It differs from YOLO-CIANNA's sum of squared errors in that every term is divided by the number of targets, presence
-is a cross-entropy (so that P is a probability), and position, parameters and angle are Laplace likelihoods with a
-predicted scale: the network says how well it knows, and hopeless values stop pulling at it.
+It differs from YOLO-CIANNA's sum of squared errors in that every term is divided by the number of targets,
+presence is a cross-entropy (so that P is a probability), and position, parameters and angle are Laplace
+likelihoods with a predicted scale: the network says how well it knows, and hopeless values stop pulling at
+it.
 """
 
 from __future__ import annotations
@@ -62,9 +63,9 @@ def yolo_loss(
     assigned : Tensor of int, shape (B, boxes, *grid)
         Row of ``targets`` (counted over the batch), BACKGROUND or IGNORED.
     targets : dict of Tensor
-        ``centre`` (t, ndim) px; ``size`` (t, ndim) px, apparent; ``beam`` (t,) px, the scale of position errors and
-        the unit of the priors; ``params`` (t, len(spec.params)); ``param_weight`` (t, len(spec.params)), in which
-        the pair cos, sin of an angle carries the ellipticity.
+        ``centre`` (t, ndim) px; ``size`` (t, ndim) px, apparent; ``beam`` (t,) px, the scale of position
+        errors and the unit of the priors; ``params`` (t, len(spec.params)); ``param_weight`` (t,
+        len(spec.params)), in which the pair cos, sin of an angle carries the ellipticity.
     spec : HeadSpec
 
     Returns
@@ -103,7 +104,8 @@ def yolo_loss(
         scale = {name: out["scales"][:, i] for i, name in enumerate(spec.scales)}
         parts["presence"] = w.presence * F.softplus(-presence[index]).sum() / count
         offset = (out["centre"] - targets["centre"][row]).abs() / beam[:, None]
-        parts["position"] = w.position * (vote * laplace_nll(offset.mean(-1), scale["position"])).sum() / count
+        term = laplace_nll(offset.mean(-1), scale["position"])
+        parts["position"] = w.position * (vote * term).sum() / count
         log_target = torch.log(targets["size"][row] / priors)
         parts["size"] = w.size * (vote * (out["log_size"] - log_target).abs().mean(-1)).sum() / count
         half, half_t = out["size"] / 2, targets["size"][row] / 2
@@ -112,9 +114,8 @@ def yolo_loss(
             torch.cat([targets["centre"][row] - half_t, targets["centre"][row] + half_t], -1),
         )
         quality = ((1 + iou) / 2).clamp(0, 1).detach()
-        parts["objectness"] = (
-            w.objectness * F.binary_cross_entropy_with_logits(objectness[index], quality, reduction="sum") / count
-        )
+        term = F.binary_cross_entropy_with_logits(objectness[index], quality, reduction="sum")
+        parts["objectness"] = w.objectness * term / count
         error = (out["params"] - targets["params"][row]).abs()
         importance = targets["param_weight"][row] * vote[:, None]
         angle = [i for i, name in enumerate(spec.params) if name.startswith(("cos", "sin"))]

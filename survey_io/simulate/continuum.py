@@ -1,8 +1,9 @@
 """Radio continuum skies with known truth: source counts to below the noise, beam-correlated noise, sidelobes.
 
-The population follows what the SKA Data Challenge 1 truth shows (Bonaldi et al. 2021, MNRAS 500, 3821): counts that
-steepen with flux, sizes that grow as about the square root of flux, and axis ratios that fall with it. All of it is
-set relative to the noise and the beam (`SkyModel`), so that one model serves any survey.
+The population follows what the SKA Data Challenge 1 truth shows (Bonaldi et al. 2021, MNRAS 500, 3821):
+counts that steepen with flux, sizes that grow as about the square root of flux, and axis ratios that fall
+with it. All of it is set relative to the noise and the beam (`SkyModel`), so that one model serves any
+survey.
 """
 
 from __future__ import annotations
@@ -11,7 +12,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .render import EXPONENTIAL_MIX, FWHM_TO_SIGMA, add_gaussians, add_sidelobes, correlated_noise, covariance, ellipse
+from .render import (
+    EXPONENTIAL_MIX,
+    FWHM_TO_SIGMA,
+    add_gaussians,
+    add_sidelobes,
+    correlated_noise,
+    covariance,
+    ellipse,
+)
 
 POINT, GAUSSIAN, DISC, DOUBLE = 0, 1, 2, 3
 # Integral counts: d ln N / d ln S = -(SLOPE + CURVE * log10(S / sigma)), read off the SDC1 560 MHz truth.
@@ -37,7 +46,8 @@ class SkyModel:
     point_fraction, disc_fraction, double_fraction : float
         Shares of unresolved cores, exponential discs and double-lobed sources; the rest are Gaussians.
     kernel : float
-        FWHM of the noise's convolution kernel over that of the beam; 1/sqrt 2 gives the beam's autocorrelation.
+        FWHM of the noise's convolution kernel over that of the beam; 1/sqrt 2 gives the beam's
+        autocorrelation.
     sidelobe_level : float
         Height of the first sidelobe ring relative to its source's peak; 0 for none.
     background : float
@@ -66,7 +76,7 @@ class SkyModel:
         if rng.random() < 0.2:
             kernel = rng.uniform(0.2, 0.66) if rng.random() < 0.5 else rng.uniform(0.78, 1.0)
         return SkyModel(
-            density=float(np.exp(rng.uniform(np.log(0.0015), np.log(0.05)))),
+            density=_log_uniform(rng, 0.0015, 0.05),
             slope=rng.normal(0.55, 0.08),
             curve=rng.uniform(0.15, 0.32),
             size_at_10=0.28 * float(np.exp(rng.normal(0, 0.35))),
@@ -78,18 +88,23 @@ class SkyModel:
             disc_fraction=rng.uniform(0.0, 0.5),
             double_fraction=rng.uniform(0.0, 0.05),
             kernel=kernel,
-            sidelobe_level=float(np.exp(rng.uniform(np.log(3e-4), np.log(1e-2)))) if rng.random() < 0.5 else 0.0,
+            sidelobe_level=_log_uniform(rng, 3e-4, 1e-2) if rng.random() < 0.5 else 0.0,
             background=rng.uniform(0, 2) if rng.random() < 0.3 else 0.0,
         )
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 @dataclass
 class Sources:
     """Truth in pixels and sigma. All arrays have one entry per source.
 
-    ``x, y`` centroid (px); ``flux`` integrated over the noise per beam; ``major, minor`` intrinsic FWHM (px; of the
-    second moments for discs and doubles); ``theta`` angle of the major axis from +x towards +y (rad); ``peak``
-    noise-free apparent peak in sigma; ``kind`` one of POINT, GAUSSIAN, DISC, DOUBLE; ``core_x, core_y`` the core.
+    ``x, y`` centroid (px); ``flux`` integrated over the noise per beam; ``major, minor`` intrinsic FWHM (px;
+    sqrt 2 scale lengths for discs, of the second moments for doubles); ``theta`` angle of the major axis from
+    +x towards +y (rad); ``kind`` one of POINT, GAUSSIAN, DISC, DOUBLE; ``core_fraction`` share of the flux in
+    the core; ``peak`` noise-free apparent peak in sigma, filled by `components`.
     """
 
     x: np.ndarray
@@ -106,18 +121,23 @@ class Sources:
         return len(self.x)
 
 
+def _log_counts(model: SkyModel) -> tuple[np.ndarray, np.ndarray]:
+    """A grid of log10 flux and the natural log of the model's integral counts on it, up to a constant."""
+    grid = np.linspace(np.log10(FAINTEST), np.log10(BRIGHTEST), 2000)
+    slope = model.slope + model.curve * np.maximum(grid, -0.3)
+    return grid, -np.cumsum(slope * np.gradient(grid)) * np.log(10)
+
+
 def draw_fluxes(count: int, model: SkyModel, rng: np.random.Generator) -> np.ndarray:
     """Integrated fluxes in sigma from the model's counts between FAINTEST and BRIGHTEST."""
-    grid = np.linspace(np.log10(FAINTEST), np.log10(BRIGHTEST), 2000)
-    log_counts = -np.cumsum((model.slope + model.curve * np.maximum(grid, -0.3)) * np.gradient(grid)) * np.log(10)
+    grid, log_counts = _log_counts(model)
     above = np.exp(log_counts - log_counts[0])
     return 10 ** np.interp(rng.random(count), 1 - (above - above[-1]) / (above[0] - above[-1]), grid)
 
 
 def counts_ratio(model: SkyModel) -> float:
     """N(> FAINTEST) / N(> 5 sigma) of the model."""
-    grid = np.linspace(np.log10(FAINTEST), np.log10(BRIGHTEST), 2000)
-    log_counts = -np.cumsum((model.slope + model.curve * np.maximum(grid, -0.3)) * np.gradient(grid)) * np.log(10)
+    grid, log_counts = _log_counts(model)
     return float(np.exp(log_counts[0] - np.interp(np.log10(5.0), grid, log_counts)))
 
 
@@ -159,9 +179,10 @@ def draw_sources(
     )
     # Faint doubles are unresolved in practice, and their lobes would be noise: keep them above 10 sigma.
     kind[(kind == DOUBLE) & (flux < 10)] = GAUSSIAN
-    size = model.size_at_10 * fwhm * (np.maximum(flux, 0.5) / 10) ** model.size_slope
+    relative = np.maximum(flux, 0.5) / 10
+    size = model.size_at_10 * fwhm * relative**model.size_slope
     major = np.minimum(size * np.exp(rng.normal(0, model.size_scatter, count)), 5 * fwhm)
-    middle = np.clip(model.axis_ratio_at_10 * (np.maximum(flux, 0.5) / 10) ** model.axis_ratio_slope, 0.12, 0.8)
+    middle = np.clip(model.axis_ratio_at_10 * relative**model.axis_ratio_slope, 0.12, 0.8)
     ratio = 1 / (1 + np.exp(-(np.log(middle / (1 - middle)) + rng.normal(0, 0.55, count))))
     ratio = np.where(kind == POINT, 1.0, np.clip(ratio, 0.05, 1.0))
     major = np.where(kind == POINT, 0.02 * fwhm, major)
@@ -186,8 +207,8 @@ def components(
 ) -> dict[str, np.ndarray]:
     """Break sources into Gaussians convolved with the beam.
 
-    Fills ``sources.peak`` with the highest component sum at the sources' brightest point (the apparent peak), and
-    replaces the size and angle of doubles by those of their second moments.
+    Fills ``sources.peak`` with the highest component sum at the sources' brightest point (the apparent peak),
+    and replaces the size and angle of doubles by those of their second moments.
 
     Returns
     -------
@@ -208,7 +229,7 @@ def components(
     add(
         simple, sources.x[simple], sources.y[simple], sources.flux[simple],
         covariance(sources.major[simple], sources.minor[simple], sources.theta[simple]),
-    )
+    )  # fmt: skip
     disc = np.flatnonzero(sources.kind == DISC)
     # A disc's FWHM follows the scorer's convention: FWHM = sqrt 2 times the scale length.
     scale = sources.major[disc] / np.sqrt(2.0)
@@ -218,7 +239,7 @@ def components(
         add(
             disc, sources.x[disc], sources.y[disc], share * sources.flux[disc],
             covariance(width, width * ratio, sources.theta[disc]),
-        )
+        )  # fmt: skip
     double = np.flatnonzero(sources.kind == DOUBLE)
     if len(double):
         _add_doubles(sources, double, add, rng)
@@ -254,9 +275,10 @@ def _add_doubles(sources: Sources, index: np.ndarray, add, rng: np.random.Genera
     total = sum(p[2] for p in pieces)
     cx = sum(p[2] * p[0] for p in pieces) / total
     cy = sum(p[2] * p[1] for p in pieces) / total
-    moments = sum(
-        p[2] * (p[3] + np.stack([(p[0] - cx) ** 2, (p[0] - cx) * (p[1] - cy), (p[1] - cy) ** 2])) for p in pieces
-    )
+    moments = np.zeros((3, n))
+    for px, py, part, cov in pieces:
+        dx, dy = px - cx, py - cy
+        moments += part * (cov + np.stack([dx**2, dx * dy, dy**2]))
     sources.major[index], sources.minor[index], sources.theta[index] = ellipse(moments / total)
     sources.x[index], sources.y[index] = cx, cy
     for px, py, part, cov in pieces:
@@ -287,7 +309,7 @@ def paint(
         add_sidelobes(
             sky, sources.x[bright], sources.y[bright], sources.peak[bright],
             beam_fwhm=float(np.sqrt(beam[0] * beam[1])), level=model.sidelobe_level, rng=rng,
-        )
+        )  # fmt: skip
     if model.background > 0:
         y, x = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
         period = rng.uniform(40, 200) * np.sqrt(beam[0] * beam[1])
@@ -363,8 +385,8 @@ def simulate_continuum(
     Returns
     -------
     Simulation
-        ``truth`` is an astropy Table in the 12 SDC1 columns plus x, y (px), peak_snr, snr (integrated over noise),
-        pa_sky (deg east of north), maj, min (intrinsic FWHM, arcsec) and kind.
+        ``truth`` is an astropy Table in the 12 SDC1 columns plus x, y (px), peak_snr, snr (integrated over
+        noise), pa_sky (deg east of north), maj, min (intrinsic FWHM, arcsec) and kind.
     """
     rng = np.random.default_rng(seed)
     model = model or SkyModel()

@@ -1,4 +1,4 @@
-"""Draw sources and noise: elliptical Gaussians in bulk, beam-correlated noise, sidelobes of bright sources."""
+"""Draw sources and noise: elliptical Gaussians in bulk, beam-correlated noise, sidelobes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from scipy import fft
 
 FWHM_TO_SIGMA = 1.0 / np.sqrt(8.0 * np.log(2.0))
 # Exponential disc of scale length 1 as a sum of round Gaussians (flux share, sigma): least-squares fit to the
-# exponential's profile between 0 and 8 scale lengths, all shares positive, total 1 (tests compare the profiles).
+# exponential's profile between 0 and 8 scale lengths, all shares positive, total 1 (tests compare the
+# profiles).
 EXPONENTIAL_MIX = (
-    (0.0018, 0.1266), (0.0166, 0.3088), (0.0833, 0.5952), (0.2607, 1.0281), (0.4282, 1.6686), (0.2094, 2.6379),
-)
+    (0.0018, 0.1266), (0.0166, 0.3088), (0.0833, 0.5952),
+    (0.2607, 1.0281), (0.4282, 1.6686), (0.2094, 2.6379),
+)  # fmt: skip
 
 
 def covariance(major: np.ndarray, minor: np.ndarray, theta: np.ndarray) -> np.ndarray:
-    """Second moments (xx, xy, yy) in px^2 of Gaussians given by FWHM in px and angle from +x towards +y in rad.
+    """Second moments (xx, xy, yy), px^2, of Gaussians given by FWHM in px and angle from +x to +y in rad.
 
     Returns
     -------
@@ -83,18 +85,17 @@ def add_gaussians(
         inside = ((rows >= 0) & (rows < ny))[:, :, None] & ((columns >= 0) & (columns < nx))[:, None, :]
         flat = (np.clip(rows, 0, ny - 1) * nx)[:, :, None] + np.clip(columns, 0, nx - 1)[:, None, :]
         if len(index) * stamp[0].size > 0.05 * image.size:
-            image += np.bincount(flat[inside], stamp[inside], image.size).reshape(image.shape).astype(np.float32)
+            total = np.bincount(flat[inside], stamp[inside], image.size)
+            image += total.reshape(image.shape).astype(np.float32)
         else:
             np.add.at(image.reshape(-1), flat[inside], stamp[inside])
 
 
-def correlated_noise(
-    shape: tuple[int, int], cov: np.ndarray | None, rng: np.random.Generator
-) -> np.ndarray:
+def correlated_noise(shape: tuple[int, int], cov: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
     """Unit-rms Gaussian noise: white noise convolved with a Gaussian of second moments ``cov``.
 
-    The noise of an image that was convolved with its beam has the beam's autocorrelation where the kernel is the
-    beam divided by sqrt 2.
+    The noise of an image that was convolved with its beam has the beam's autocorrelation where the kernel is
+    the beam divided by sqrt 2.
 
     Parameters
     ----------
@@ -135,7 +136,7 @@ def add_sidelobes(
     level: float,
     rng: np.random.Generator,
 ) -> None:
-    """Add residual sidelobes of bright sources in place: decaying rings with spokes, the same for the whole image.
+    """Add residual sidelobes of bright sources in place: decaying rings with spokes, alike in all the image.
 
     Parameters
     ----------

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from .continuum import Simulation, Sources
 
 SDC1_COLUMNS = (
-    "id", "ra_core", "dec_core", "ra_cent", "dec_cent", "flux", "core_frac", "b_maj", "b_min", "pa", "size", "class",
-)
+    "id", "ra_core", "dec_core", "ra_cent", "dec_cent", "flux", "core_frac",
+    "b_maj", "b_min", "pa", "size", "class",
+)  # fmt: skip
 
 
 def image_header(
@@ -60,7 +61,8 @@ def truth_table(
     factor = np.select([kind == 3, kind == 2], [5 / 2.355, 1 / np.sqrt(2.0)], 1.0)
     source_class = np.select([kind == 3, kind == 0], [1, 2], 3)
     columns = [
-        np.arange(1, len(index) + 1), ra, dec, ra, dec, sources.flux[index] * rms, sources.core_fraction[index],
+        np.arange(1, len(index) + 1), ra, dec, ra, dec,
+        sources.flux[index] * rms, sources.core_fraction[index],
         major * factor, minor * factor, np.mod(90 - pa_sky, 360), size, source_class,
     ]  # fmt: skip
     table = Table(columns, names=SDC1_COLUMNS)
@@ -78,10 +80,10 @@ def write_simulation(simulation: Simulation, folder: Path, *, stem: str = "sky")
     fits.writeto(paths["image"], simulation.image, simulation.header, overwrite=True)
     simulation.truth.write(paths["truth"], overwrite=True)
     paths["truth_sdc1"] = folder / f"{stem}_truth_sdc1.txt"
+    formats = {"flux": "%.8e"} | dict.fromkeys(("ra_core", "dec_core", "ra_cent", "dec_cent"), "%.9f")
     simulation.truth[list(SDC1_COLUMNS)].write(
-        paths["truth_sdc1"], format="ascii.basic", overwrite=True,
-        formats={"flux": "%.8e", "ra_core": "%.9f", "dec_core": "%.9f", "ra_cent": "%.9f", "dec_cent": "%.9f"},
-    )  # fmt: skip
+        paths["truth_sdc1"], format="ascii.basic", overwrite=True, formats=formats
+    )
     if simulation.primary_beam is not None:
         paths["primary_beam"] = folder / f"{stem}_primary_beam.fits"
         fits.writeto(paths["primary_beam"], simulation.primary_beam, simulation.header, overwrite=True)
