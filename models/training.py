@@ -1,7 +1,7 @@
 """One readable training loop for detectors: mixed precision, moving average, warm-up and cosine, resume.
 
-Runs on CPU and GPU. A run is bounded by steps or by minutes, whichever comes first, and its learning rate follows
-the fraction that is done, so that a run of any length ends annealed.
+Runs on CPU and GPU. A run is bounded by steps or by minutes, whichever comes first, and its learning rate
+follows the fraction that is done, so that a run of any length ends annealed.
 """
 
 from __future__ import annotations
@@ -55,11 +55,13 @@ class TrainOptions(BaseModel):
 
 def choose_device(name: str) -> torch.device:
     """The device to train on; "auto" takes a GPU where there is one."""
-    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
 
 
 def rate_factor(step: int, done: float, options: TrainOptions) -> float:
-    """Learning rate over its maximum: linear warm-up by steps, then a cosine over the fraction ``done`` (0..1)."""
+    """Learning rate over its maximum: linear warm-up by steps, then a cosine over ``done`` (0..1)."""
     warm = min(1.0, (step + 1) / max(options.warm_up, 1))
     cosine = 0.5 * (1 + math.cos(math.pi * min(max(done, 0.0), 1.0)))
     return warm * (options.final_rate + (1 - options.final_rate) * cosine)
@@ -82,7 +84,9 @@ class MovingAverage:
                 self.values[name].copy_(value)
 
 
-def batch_loss(net: nn.Module, batch: tuple, device: torch.device, precision: str) -> tuple[Tensor, dict[str, float]]:
+def batch_loss(
+    net: nn.Module, batch: tuple, device: torch.device, precision: str
+) -> tuple[Tensor, dict[str, float]]:
     """Forward pass and loss of one batch on a device."""
     snr, beam, assigned, targets = batch
     snr = snr.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
@@ -124,8 +128,8 @@ def train(options: TrainOptions, *, report: Callable[[str], None] = print) -> Pa
     Returns
     -------
     Path
-        ``output/last.pt``: model, moving average, optimiser, step and history. `models.weights.publish` turns it
-        into a weights file with a card.
+        ``output/last.pt``: model, moving average, optimiser, step and history. `models.weights.publish` turns
+        it into a weights file with a card.
     """
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -192,7 +196,8 @@ def train(options: TrainOptions, *, report: Callable[[str], None] = print) -> Pa
             net.load_state_dict(current)
             history.append({"step": step, "minutes": seconds / 60, **score})
             (folder / "history.json").write_text(json.dumps(history, indent=1))
-            report(f"step {step} held-out " + " ".join(f"{name} {value:.4f}" for name, value in score.items()))
+            terms = " ".join(f"{name} {value:.4f}" for name, value in score.items())
+            report(f"step {step} held-out {terms}")
             save_checkpoint(
                 checkpoint, model=net.state_dict(), average=average.values, optimiser=optimiser.state_dict(),
                 step=step, seconds=seconds, history=history, name=options.name, model_options=net.options,
