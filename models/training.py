@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from models.loader import SkyFields
 from models.registry import get_model
 from models.yolo.loss import yolo_loss
+from survey_io.memory import keep_freed_memory
 
 
 class TrainOptions(BaseModel):
@@ -131,6 +132,7 @@ def train(options: TrainOptions, *, report: Callable[[str], None] = print) -> Pa
         ``output/last.pt``: model, moving average, optimiser, step and history. `models.weights.publish` turns
         it into a weights file with a card.
     """
+    keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)

@@ -16,6 +16,7 @@ from survey_io.observation import Observation
 # S/N from which the fit is recommended over the network, per column, where the weights' card does not say.
 FIT_FROM = {"flux": 12.0, "size": 25.0, "angle": 25.0}
 MEAN_ABSOLUTE_TO_SIGMA = 1.2533
+SMALLEST_AXIS = 0.1
 
 
 def build_catalogue(
@@ -69,7 +70,11 @@ def build_catalogue(
 
     fitted = on_sky(measured["major"], measured["minor"], measured["theta"])
     angle = np.nan_to_num(measured["theta_deconv"])
-    deconvolved = on_sky(measured["major_deconv"], measured["minor_deconv"], angle)
+    # A minor axis near 0 is the root of a rounding error: below a tenth of the beam it is not a size.
+    beam_px = np.sqrt(np.prod(observation.beam_pixels()[:2])) / factor
+    minor_deconv = np.where(measured["minor_deconv"] < SMALLEST_AXIS * beam_px, 0.0, measured["minor_deconv"])
+    deconvolved = list(on_sky(measured["major_deconv"], minor_deconv, angle))
+    deconvolved[1] = np.where(minor_deconv > 0, deconvolved[1], 0.0)
     pixel = observation.pixel_scale * factor
     jacobian = np.abs(observation.jacobian(x, y)) * factor
     x_err, y_err = measured["x_err"], measured["y_err"]

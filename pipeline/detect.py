@@ -34,6 +34,7 @@ from pipeline.tasks import Ledger, local_client, remote_client, run_stage
 from survey_io import Beam, InputError, Observation, OptionError, open_image
 from survey_io.background import BackgroundMap, choose_mesh, finish_background
 from survey_io.binned import BinnedPixels
+from survey_io.memory import keep_freed_memory
 from survey_io.tiles import plan_tiles
 
 Progress = Callable[[str, int, int], None]
@@ -43,6 +44,8 @@ WIDEST_BEAM, BINNED_BEAM = 8.8, 4.0
 # Pixels of one piece of the background estimate.
 BACKGROUND_PIXELS = 4_000_000
 DEFAULT_THRESHOLD = 0.5
+# Side of a window of the measurement: large, since its cost is per call as much as per source.
+MEASURE_TILE = 2048
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,7 @@ def analyse(
         Where finished pieces are kept; in memory by default.
     clock : Clock, optional
     """
+    keep_freed_memory()
     ledger, clock = ledger or Ledger(None, ""), clock or Clock(None)
     with _client(options, observation.shape) as (client, workers):
         with clock.stage("background"):
@@ -320,6 +324,11 @@ def threshold_of(card: dict, options: DetectOptions) -> float:
     return card.get("threshold") or DEFAULT_THRESHOLD
 
 
+def _grid(values: np.ndarray) -> np.ndarray:
+    """Values rounded to 1/256."""
+    return np.rint(np.asarray(values, float) * 256) / 256
+
+
 def _measure(
     pixels: Any, background: BackgroundMap, found: Detections, beam: tuple[float, float, float],
     options: DetectOptions, ledger: Ledger, client: Any, clock: Clock,
@@ -331,12 +340,16 @@ def _measure(
     p = found.params
     if len(found):
         apparent = convolve((p["major"], p["minor"], p["theta"]), beam)
-        rms = background.at(y, x)[1]
-        sources = {"x": x, "y": y, "flux": p["flux_snr"] * rms}
-        sources.update(zip(("major", "minor", "theta"), (np.asarray(a, float) for a in apparent), strict=True))
+        rms = background.at(_grid(y), _grid(x))[1]
+        # Engines and tilings differ in the last digits; a fit that starts from rounded numbers starts from the same.
+        sources = {"x": _grid(x), "y": _grid(y), "flux": np.exp(_grid(np.log(p["flux_snr"]))) * rms}
+        sources |= {name: np.exp(_grid(np.log(a))) for name, a in zip(("major", "minor"), apparent, strict=False)}
+        sources["theta"] = _grid(apparent[2])
     else:
         sources = {name: np.empty(0) for name in ("x", "y", "flux", "major", "minor", "theta")}
-    windows = measure_pieces(pixels.shape, sources, tile=options.tile, margin=reach(beam))
+    # Many small numpy calls fight for Python's lock: two threads measured 12,600 sources no faster than one.
+    client = client if options.cluster else None
+    windows = measure_pieces(pixels.shape, sources, tile=MEASURE_TILE, margin=reach(beam))
     with clock.stage("measure", max(len(windows), 1)) as advance:
         pieces = (
             (i, (pixels, background, window, part, beam, pixels.shape)) for i, (window, part) in enumerate(windows)

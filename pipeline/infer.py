@@ -21,7 +21,7 @@ Arrays = dict[str, np.ndarray]
 # The negated image is searched in blocks of this side, up to this many pixels in all: enough for some hundred false
 # detections at the lowest score kept, at no more than a quarter of a large image's search.
 NEGATIVE_BLOCK = 512
-NEGATIVE_PIXELS = 6_000_000
+NEGATIVE_PIXELS = 2_500_000
 
 
 def background_piece(pixels: Any, first: int, last: int, mesh: int, step: int) -> Arrays:
