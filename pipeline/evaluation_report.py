@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline.scorers import SUBSCORES
 
 Bins = list[dict[str, float]]
+SNR_TICKS = (2, 3, 4, 5, 7, 10, 20, 50, 100)
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,9 @@ def write_picture(report: Report, path: Path) -> Path:
         (axes[0, 1], values["reliability_bins"], "reliability: rows that are real"),
     ):
         _draw_bins(axis, bins, log=True)
-        axis.set(title=title, xlabel="S/N of the peak", ylim=(0, 1.03), xscale="log")
+        axis.set(title=title, xlabel="S/N of the peak", ylim=(0, 1.03), xscale="log", xlim=(2, 110))
+        axis.set_xticks(SNR_TICKS, [str(one) for one in SNR_TICKS])
+        axis.set_xticks([], minor=True)
     _draw_errors(axes[1, 0], values["errors"])
     if "calibration" in values:
         axis = axes[1, 1]
