@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from models import training
 from models.training import TrainOptions
+from pipeline.train import train_and_publish
 
 from . import environment as environment  # before Prefect, which reads its settings at import
 
@@ -13,10 +13,10 @@ from . import environment as environment  # before Prefect, which reads its sett
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-train_model = task(training.train, name="train model", cache_policy=NO_CACHE)
+train_model = task(train_and_publish, name="train model", cache_policy=NO_CACHE)
 
 
 @flow(name="train", log_prints=True)
 def train(options: TrainOptions) -> Path:
-    """Train as ``skysift train`` does; returns the last checkpoint."""
+    """Train as ``skysift train`` does; returns the weights file."""
     return train_model(options)

@@ -51,6 +51,7 @@ class TrainOptions(BaseModel):
     picture_every: int = Field(2000, ge=1, description="steps between pictures of predictions")
     resume: bool = Field(False, description="continue from the last checkpoint in output")
     start: Path | None = Field(None, description="weights file to start from")
+    calibration_skies: int = Field(24, ge=0, description="held-out skies that calibrate the weights; 0: none")
     model_options: dict[str, Any] = Field(default_factory=dict)
 
 

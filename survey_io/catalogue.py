@@ -199,8 +199,8 @@ def write_sdc1(table: Table, path: PathLike, *, inputs: Iterable[PathLike] = ())
     """Write a submission to SKA Science Data Challenge 1: 12 columns under one line of names.
 
     ``flux_best`` (Jy, without the primary beam) and the intrinsic sizes ``maj_best`` and ``min_best`` are
-    handed in. The challenge's position angle is 90 degrees minus the one east of north. Its scorer folds
-    angles, and gives those in [0, 180) the same fold as its truth, which those in [-90, 0) do not get. Core
+    handed in. The challenge's position angle is 90 degrees minus the one east of north. Its scorer folds angles so
+    that those 180 degrees apart differ, and its truth has star-forming galaxies in [-90, 90]: so are ours. Core
     fraction, size type (2: Gaussian) and class (3: star-forming galaxy) are those of 97% of the challenge's
     sources, unless the table has columns ``core_frac``, ``size_class`` and ``source_class``.
 
@@ -243,9 +243,9 @@ def write_sdc1(table: Table, path: PathLike, *, inputs: Iterable[PathLike] = ())
     dec = np.asarray(table["dec"], dtype=float)
     major, minor = (_at_least(table[name], SDC1_SMALLEST_SIZE) for name in ("maj_best", "min_best"))
     pa = np.asarray(table["pa_best"], dtype=float)
-    pa = (90.0 - np.where(np.isfinite(pa), pa, 0.0)) % 180.0
-    # Rounded as printed, or 179.9996 would read 180.000.
-    pa = np.round(pa, 3) % 180.0
+    pa = 90.0 - np.where(np.isfinite(pa), pa, 0.0)
+    # Rounded as printed, or 89.9996 would read 90.000.
+    pa = (np.round(pa, 3) + 90.0) % 180.0 - 90.0
     constants = (
         ("core_frac", _SDC1_CORE_FRACTION),
         ("size_class", _SDC1_SIZE),

@@ -56,7 +56,7 @@ def train(
     if flow or url:
         from flows.train import train as run
     else:
-        from models.training import train as run
-    checkpoint = run(options)
-    print(checkpoint, file=sys.stdout, flush=True)
+        from pipeline.train import train_and_publish as run
+    weights = run(options)
+    print(weights, file=sys.stdout, flush=True)
     return 0

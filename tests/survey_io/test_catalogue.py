@@ -281,7 +281,7 @@ def test_a_submission_to_sdc1(tmp_path):
     np.testing.assert_array_equal(back["ra_core"], back["ra_cent"])
     np.testing.assert_allclose(back["dec_core"], table["dec"][:4], atol=1e-8)
     np.testing.assert_allclose(back["flux"], table["flux_best"][:4], rtol=1e-6)
-    np.testing.assert_allclose(back["pa"], [90, 0, 135, 90])
+    np.testing.assert_allclose(back["pa"], [-90, 0, -45, -90])
     assert (back["b_maj"] > 0).all() and (back["b_min"] > 0).all()
     assert back["id"].tolist() == [1, 2, 3, 4] and back["flux"].unit == u.Jy
     assert set(back["core_frac"]) == {0.0375} and set(back["size"]) == {2} and set(back["class"]) == {3}
@@ -294,7 +294,7 @@ def test_angles_of_sdc1_lie_where_its_scorer_folds_like_its_truth(tmp_path_facto
     table = catalogue(1)
     table["pa_best"] = np.float32(pa)
     got = read_sdc1(write_sdc1(table, tmp_path_factory.mktemp("pa") / "a.txt"))["pa"][0]
-    assert 0 <= got < 180
+    assert -90 <= got < 90
     assert abs((got + pa - 90 + 90) % 180 - 90) < 1e-3 or abs(
         (got + pa - 90 + 90) % 180 - 90
     ) == pytest.approx(0, abs=1e-3)

@@ -1,0 +1,84 @@
+"""From options to weights that ship: train, calibrate on held-out skies, write the card."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from models.registry import get_model
+from models.training import TrainOptions, train
+from models.weights import Card, save_weights
+from pipeline.calibrate import calibrate
+
+
+def train_and_publish(options: TrainOptions, *, report: Callable[[str], None] = print) -> Path:
+    """Train a detector and make weights of its last checkpoint.
+
+    Returns
+    -------
+    Path
+        ``output/NAME.safetensors``; ``skysift detect --model`` takes it.
+    """
+    return publish(train(options, report=report), options, report=report)
+
+
+def publish(checkpoint: Path, options: TrainOptions, *, report: Callable[[str], None] = print) -> Path:
+    """Turn a checkpoint into weights with a card, calibrated on held-out simulated skies.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        As written by `models.training.train`.
+    options : TrainOptions
+        Of that run; ``calibration_skies`` 0 leaves the weights uncalibrated.
+    report : callable
+
+    Returns
+    -------
+    Path
+        The weights file, beside the checkpoint.
+    """
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    module = get_model(state["name"]).build(**state["model_options"])
+    module.load_state_dict(state["average"])
+    path = checkpoint.with_name(f"{state['name']}.safetensors")
+    fields = state["step"] * options.batch
+    last = state["history"][-1]
+    card = Card(
+        model=state["name"],
+        options=state["model_options"],
+        input_scaling="background-subtracted image over local rms, blanks 0; beam in px beside it",
+        trained_on=f"{fields:,} fields of {options.size} px of simulated radio continuum sky "
+        "(survey_io.simulate.continuum, SkyModel.random), beams of 2.1 to 8.8 px",
+        seed=options.seed,
+        command=command_line(options),
+        cost=f"{state['seconds'] / 60:.0f} minutes on {os.cpu_count()} cores ({platform.machine()}), "
+        f"{state['step']:,} steps",
+        score={"held_out_loss": round(last["loss"], 4)},
+        threshold=0.5,
+    )
+    save_weights(module, card, path)
+    if options.calibration_skies:
+        found = calibrate(str(path), skies=options.calibration_skies, report=report)
+        card = replace(
+            card, threshold=found["threshold"], calibration=found["calibration"], score={**card.score, **found["score"]}
+        )
+        save_weights(module, card, path)
+    report(f"{path}: threshold {card.threshold}, calibration {card.calibration}")
+    return path
+
+
+def command_line(options: TrainOptions) -> str:
+    """The command that makes the same weights again."""
+    plain = TrainOptions(name=options.name)
+    changed = {
+        name: value for name, value in options.model_dump(mode="json", exclude={"name", "output", "resume"}).items()
+        if value != getattr(plain, name)
+    }  # fmt: skip
+    words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in changed.items())
+    return f"skysift train {options.name} {words}".strip()
