@@ -1,4 +1,4 @@
-"""Whatever the shape: cores cover each pixel once, windows lie on the grid of cells, sampling knows no seams."""
+"""Any shape: cores cover each pixel once, windows lie on the grid of cells, samples show no seams."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from survey_io.tiles import plan_tiles, round_up
 def test_a_plan_by_hand() -> None:
     tiles = plan_tiles((10, 7), tile=(6, 100), halo=3, stride=4)
     assert [t.index for t in tiles] == [0, 1]
-    # 6 becomes 8 and 3 becomes 4: both whole cells; the last full window is cut to whole cells, not to the image.
+    # 6 becomes 8 and 3 becomes 4, whole cells; the last window is cut to whole cells, not to the image.
     assert tiles[0].core == (slice(0, 8), slice(0, 7)) and tiles[0].full == (slice(-4, 12), slice(-4, 12))
     assert tiles[1].core == (slice(8, 10), slice(0, 7)) and tiles[1].full == (slice(4, 16), slice(-4, 12))
     assert tiles[1].origin == (4, -4)
