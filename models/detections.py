@@ -64,12 +64,10 @@ class Detections:
     @staticmethod
     def concatenate(parts: list[Detections]) -> Detections:
         """All rows of several detections with the same columns, in order; empty parts may lack columns."""
-        parts = [part for part in parts if len(part)] or parts[:1]
+        # Of only empty parts the one with the most columns: a blank tile does not know them.
+        parts = [part for part in parts if len(part)] or [max(parts, key=lambda part: len(part.params))]
         return Detections(
-            *(
-                np.concatenate([getattr(p, name) for p in parts])
-                for name in ("centre", "size", "logit", "anchor")
-            ),
+            *(np.concatenate([getattr(p, name) for p in parts]) for name in ("centre", "size", "logit", "anchor")),
             {name: np.concatenate([p.params[name] for p in parts]) for name in parts[0].params},
         )
 
