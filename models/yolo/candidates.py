@@ -74,15 +74,15 @@ def find_candidates(raw: np.ndarray, spec: HeadSpec, *, beam_px: float, min_logi
         vectors = values[(box, slice(None), *(cells // counts).T)]
         anchors = (cells + 0.5) * pitch - 0.5
         priors = np.array(spec.priors, np.float32)[box] * beam_px
-        return decode(vectors, anchors, priors, spec), vectors[:, spec.slot("presence").start]
+        out = decode(vectors, anchors, priors, spec)
+        # Priors may differ from box to box, so that means are taken of sizes in px.
+        out["log_size"] = out["log_size"] + np.log(priors)
+        return out, vectors[:, spec.slot("presence").start]
 
     best, best_logit = gather(index)
     limits = np.array(logits.shape)
     total = np.zeros(len(index))
-    mean = {
-        name: np.zeros_like(best[name], dtype=np.float64)
-        for name in ("centre", "log_size", "params", "scales")
-    }
+    mean = {name: np.zeros_like(best[name], dtype=np.float64) for name in ("centre", "log_size", "params", "scales")}
     for step in steps:
         cells = index + step
         inside = ((cells >= 0) & (cells < limits)).all(axis=1)
@@ -94,11 +94,10 @@ def find_candidates(raw: np.ndarray, spec: HeadSpec, *, beam_px: float, min_logi
         for name in mean:
             mean[name] += weight[:, None] * part[name]
     mean = {name: value / total[:, None] for name, value in mean.items()}
-    priors = np.array(spec.priors[0], np.float32) * beam_px
     anchor = np.floor((index + 0.5) * pitch).astype(np.int64)
     return Detections(
         mean["centre"],
-        (np.exp(mean["log_size"]) * priors).astype(np.float32),
+        np.exp(mean["log_size"]).astype(np.float32),
         best_logit.astype(np.float32),
         anchor,
         _named(mean, spec),
