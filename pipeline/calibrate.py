@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 
 from pipeline.detect import analyse
 from pipeline.options import DetectOptions
-from pipeline.reliability import COUNTED, Calibration, fit_shift
+from pipeline.reliability import Calibration, fit_shift
 from survey_io import open_image
 from survey_io.simulate.continuum import SkyModel, detectability, simulate_continuum
 from survey_io.simulate.tables import write_simulation
@@ -32,6 +32,12 @@ REAL_SNR, REAL_BEAMS = 1.5, 0.5
 WANTED_RELIABILITY = 0.945
 FIT_GRID = (5.0, 7.0, 9.0, 12.0, 16.0, 22.0, 30.0, 45.0, 70.0, 120.0, 1e9)
 LOWEST_SCORE = 0.05
+# Grids of the correction by the negated image. Real skies differ from simulated ones more than
+# these do from each other: the shift is never held narrower than the first width.
+NOISE_SHARES = (0.15, 0.2, 0.27, 0.36, 0.48, 0.65, 0.85, 1.1)
+SHIFT_WIDTHS = (0.3, 0.6, 1.2)
+# Skies are scaled to the beam of SDC1 at 560 MHz (arcsec), for which the scorer's tolerances are made.
+SDC1_BEAM, SDC1_FREQUENCY = 1.5, 560
 
 
 @dataclass
@@ -88,7 +94,9 @@ def draw_sample(model: str, *, skies: int, size: int, seed: int, report: Callabl
             model_of_sky = SkyModel.random(rng)
             density = float(np.exp(rng.uniform(np.log(0.002), np.log(0.035))))
             sky = replace(model_of_sky, density=density)
-            sim = simulate_continuum((size, size), beam_pixels=beam, seed=seed + number, model=sky)
+            sim = simulate_continuum(
+                (size, size), beam_pixels=beam, seed=seed + number, model=sky, pixel_scale=SDC1_BEAM / beam
+            )
             image = write_simulation(sim, Path(folder))["image"]
             result = analyse(open_image(image), options)
             table = result.table[np.asarray(result.table["score"]) > LOWEST_SCORE]
@@ -118,10 +126,27 @@ def fit_reliability(sample: Sample) -> Calibration:
         return float(np.mean(np.logaddexp(0, odds) - y * odds))
 
     intercept, slope = minimize(loss, np.array([0.0, 1.0]), method="Nelder-Mead").x
-    calibration = Calibration(float(slope), float(intercept))
-    false = float((1 - calibration.probability(x))[calibration.probability(x) > COUNTED].sum())
-    negative = float((calibration.probability(sample.negatives) > COUNTED).sum())
-    return replace(calibration, noise_share=negative / max(false, 1.0))
+    plain = Calibration(float(slope), float(intercept))
+    best, lowest = plain, np.inf
+    for share in NOISE_SHARES:
+        for width in SHIFT_WIDTHS:
+            trial = replace(plain, noise_share=share, shift_width=width)
+            p = np.clip(corrected_probability(sample, trial), 1e-6, 1 - 1e-6)
+            deviance = -float(np.mean(y * np.log(p) + (1 - y) * np.log(1 - p)))
+            if deviance < lowest:
+                best, lowest = trial, deviance
+    return best
+
+
+def corrected_probability(sample: Sample, calibration: Calibration) -> np.ndarray:
+    """p_real of all rows, each sky corrected by its own negative."""
+    shifts = sky_shifts(sample, calibration)
+    return np.concatenate(
+        [
+            calibration.probability(_logit(sky[0]["score"]), shift)
+            for sky, shift in zip(sample.skies, shifts, strict=True)
+        ]
+    )
 
 
 def recommend_fits(table: Table) -> dict[str, float]:
@@ -171,7 +196,7 @@ def choose_threshold(sample: Sample, calibration: Calibration) -> tuple[float, d
             keep = calibration.probability(_logit(table["score"]), shift) >= threshold
             if not keep.any():
                 continue
-            result = score_sdc1(as_sdc1(table[keep]), as_sdc1(truth), frequency=1400)
+            result = score_sdc1(as_sdc1(table[keep]), as_sdc1(truth), frequency=SDC1_FREQUENCY)
             value, matched, rows = value + result.value, matched + result.n_match, rows + result.n_det
         if rows and matched / rows >= WANTED_RELIABILITY and value > figures.get("sdc1_score", -np.inf):
             best = float(threshold)
@@ -222,7 +247,7 @@ def calibrate(
         "calibration": {
             "reliability": {
                 "slope": round(calibration.slope, 4), "intercept": round(calibration.intercept, 4),
-                "noise_share": round(calibration.noise_share, 4),
+                "noise_share": round(calibration.noise_share, 4), "shift_width": calibration.shift_width,
             },
             "fit_from": fit_from,
         },

@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-# Standard deviation of the shift between skies, in log odds: what a few negative detections have to overcome.
-PRIOR_SHIFT = 0.5
 # Detections below this probability are not counted: they are many, and hardly any is kept.
 COUNTED = 0.25
 
@@ -30,6 +28,7 @@ class Calibration:
     slope: float = 1.0
     intercept: float = 0.0
     noise_share: float = 1.0
+    shift_width: float = 0.5
 
     def probability(self, logit: np.ndarray, shift: float = 0.0) -> np.ndarray:
         """Calibrated probability, 0..1."""
@@ -91,6 +90,6 @@ def fit_shift(
     centres = (edges[1:] + edges[:-1]) / 2
     false = np.array([(height * (1 - calibration.probability(centres, s))).sum() for s in shifts])
     mean = np.maximum(false * searched * calibration.noise_share, 1e-9)
-    posterior = count * np.log(mean) - mean - 0.5 * (shifts / PRIOR_SHIFT) ** 2
+    posterior = count * np.log(mean) - mean - 0.5 * (shifts / calibration.shift_width) ** 2
     best = float(shifts[int(np.argmax(posterior))])
     return ImageReliability(best, count, float(mean[len(shifts) // 2]), searched)
