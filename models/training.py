@@ -86,9 +86,7 @@ class MovingAverage:
                 self.values[name].copy_(value)
 
 
-def batch_loss(
-    net: nn.Module, batch: tuple, device: torch.device, precision: str
-) -> tuple[Tensor, dict[str, float]]:
+def batch_loss(net: nn.Module, batch: tuple, device: torch.device, precision: str) -> tuple[Tensor, dict[str, float]]:
     """Forward pass and loss of one batch on a device."""
     snr, beam, assigned, targets = batch
     snr = snr.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
@@ -224,10 +222,10 @@ def draw_predictions(net: nn.Module, batch: tuple, path: Path) -> None:
     figure = Figure(figsize=(10, 5 * len(raw)))
     axes = figure.subplots(len(raw), 2, squeeze=False)
     for i, (left, right) in enumerate(axes):
-        left.imshow(torch.asinh(snr[i, 0] / 3), origin="lower", cmap="gray", vmin=-1.2, vmax=3)
-        right.imshow(presence[i], origin="lower", vmin=0, vmax=1)
+        left.imshow(torch.asinh(snr[i, 0] / 3).numpy(), origin="lower", cmap="gray", vmin=-1.2, vmax=3)
+        right.imshow(presence[i].numpy(), origin="lower", vmin=0, vmax=1)
         rows = assigned[i][assigned[i] >= 0].unique()
-        centre = targets["centre"][rows]
+        centre = targets["centre"][rows].numpy()
         left.scatter(centre[:, 1], centre[:, 0], s=30, edgecolors="red", facecolors="none", linewidths=0.7)
         left.set_title(f"S/N, {len(rows)} demanded sources")
         right.set_title("P per cell")
