@@ -29,7 +29,8 @@ BEAMS = (2.3, 2.5, 3.0, 3.6, 4.3, 5.2, 6.2, 7.4)
 REAL_SNR, REAL_BEAMS = 1.5, 0.5
 # The default threshold gives the best SDC1 score among those that keep this reliability on the calibration's
 # skies.
-WANTED_RELIABILITY = 0.945
+WANTED_RELIABILITY = 0.96
+WEIGHT_EDGES = (3.0, 4.0, 5.0, 6.5, 8.5, 11.0, 15.0, 22.0, 40.0, 100.0, 1000.0)
 FIT_GRID = (5.0, 7.0, 9.0, 12.0, 16.0, 22.0, 30.0, 45.0, 70.0, 120.0, 1e9)
 LOWEST_SCORE = 0.05
 # Grids of the correction by the negated image. Real skies differ from simulated ones more than
@@ -149,8 +150,16 @@ def corrected_probability(sample: Sample, calibration: Calibration) -> np.ndarra
     )
 
 
-def recommend_fits(table: Table) -> dict[str, float]:
-    """S/N from which the fit scores better than the network, per kind of column, by the SDC1 sub-scores."""
+def recommend_fits(table: Table) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """What to recommend by the SDC1 sub-scores: fit or network for shapes, a mean of both for fluxes.
+
+    Returns
+    -------
+    fit_from : dict of float
+        S/N from which the fit scores better than the network, for "size" and "angle".
+    flux_weight : dict of list
+        ``snr`` and ``weight`` of the fit in the weighted geometric mean of both fluxes.
+    """
     good = np.asarray(table["real"]) & np.isfinite(table["true_flux"])
     t = table[good]
     snr = np.asarray(t["snr"], float)
@@ -168,7 +177,6 @@ def recommend_fits(table: Table) -> dict[str, float]:
 
     true_maj, true_min = t["true_maj"], t["true_min"]
     scores = {
-        "flux": (ratio(t["flux"], t["true_flux"], 0.1), ratio(t["flux_net"], t["true_flux"], 0.1)),
         "size": (
             ratio(t["maj_deconv"], true_maj, 0.3) + ratio(t["min_deconv"], true_min, 0.3),
             ratio(t["maj_net"], true_maj, 0.3) + ratio(t["min_net"], true_min, 0.3),
@@ -177,10 +185,20 @@ def recommend_fits(table: Table) -> dict[str, float]:
     }
     best = {}
     for kind, (fit, network) in scores.items():
-        usable = np.ones(len(t), bool) if kind == "flux" else resolved
-        totals = [np.where(usable & (snr >= start), fit, network).sum() for start in FIT_GRID]
+        totals = [np.where(resolved & (snr >= start), fit, network).sum() for start in FIT_GRID]
         best[kind] = FIT_GRID[int(np.argmax(totals))]
-    return best
+    log_fit, log_net, log_true = (
+        np.log(np.maximum(np.asarray(t[name], float), 1e-30)) for name in ("flux", "flux_net", "true_flux")
+    )
+    centres, weights = [], []
+    for low, high in zip(WEIGHT_EDGES[:-1], WEIGHT_EDGES[1:], strict=True):
+        rows = (snr >= low) & (snr < high)
+        trials = np.linspace(0, 1, 11)
+        error = [np.abs(np.expm1(w * log_fit[rows] + (1 - w) * log_net[rows] - log_true[rows])) for w in trials]
+        totals = [np.minimum(1, 0.1 / np.maximum(e, 1e-9)).sum() for e in error]
+        centres.append(round(float(np.sqrt(low * high)), 2))
+        weights.append(round(float(trials[int(np.argmax(totals))]), 2))
+    return best, {"snr": centres, "weight": weights}
 
 
 def choose_threshold(sample: Sample, calibration: Calibration) -> tuple[float, dict[str, float]]:
@@ -226,7 +244,7 @@ def calibrate(
     """
     sample = draw_sample(model, skies=skies, size=size, seed=seed, report=report)
     calibration = fit_reliability(sample)
-    fit_from = recommend_fits(sample.table)
+    fit_from, flux_weight = recommend_fits(sample.table)
     threshold, figures = choose_threshold(sample, calibration)
     shifts = sky_shifts(sample, calibration)
     probability = np.concatenate(
@@ -250,6 +268,7 @@ def calibrate(
                 "noise_share": round(calibration.noise_share, 4), "shift_width": calibration.shift_width,
             },
             "fit_from": fit_from,
+            "flux_weight": flux_weight,
         },
         "score": {"held_out_skies": {**figures, "p_real_stated_measured_rows": curve}},
     }  # fmt: skip

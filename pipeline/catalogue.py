@@ -13,8 +13,10 @@ from survey_io.catalogue import iau_name
 from survey_io.columns import Flag, make_table
 from survey_io.observation import Observation
 
-# S/N from which the fit is recommended over the network, per column, where the weights' card does not say.
-FIT_FROM = {"flux": 12.0, "size": 25.0, "angle": 25.0}
+# Where the weights' card does not say: S/N from which the fit is recommended over the network for shapes, and the
+# fit's share in the weighted geometric mean of both fluxes, by S/N.
+FIT_FROM = {"size": 25.0, "angle": 25.0}
+FLUX_WEIGHT = {"snr": [5.0, 20.0], "weight": [0.0, 1.0]}
 MEAN_ABSOLUTE_TO_SIGMA = 1.2533
 SMALLEST_AXIS = 0.1
 
@@ -29,7 +31,7 @@ def build_catalogue(
     p_real: np.ndarray,
     gain: np.ndarray | None,
     has_network: bool,
-    fit_from: dict[str, float] | None = None,
+    calibration: dict[str, Any] | None = None,
 ) -> Table:
     """Assemble the catalogue.
 
@@ -50,8 +52,9 @@ def build_catalogue(
         Primary-beam response; fluxes and noise are divided by it.
     has_network : bool
         Whether the parameters of ``found`` come from a network.
-    fit_from : dict, optional
-        S/N per kind of column ("flux", "size", "angle") from which the fit is recommended.
+    calibration : dict, optional
+        Of the weights' card: ``fit_from``, the S/N per kind of column ("size", "angle") from which the fit is
+        recommended, and ``flux_weight`` (``snr``, ``weight``), the fit's share in the recommended flux.
 
     Returns
     -------
@@ -113,7 +116,7 @@ def build_catalogue(
         columns["flux_net"] = p["flux_snr"] * noise
         columns["flux_net_err"] = MEAN_ABSOLUTE_TO_SIGMA * p["flux_error"] * noise
         columns["maj_net"], columns["min_net"], columns["pa_net"] = net
-    _recommend(columns, has_network, {**FIT_FROM, **(fit_from or {})})
+    _recommend(columns, has_network, calibration or {})
     return make_table(columns, unit)
 
 
@@ -127,8 +130,8 @@ def _unit(observation: Observation) -> tuple[Any, float]:
         return observation.unit, 1.0
 
 
-def _recommend(columns: dict[str, Any], has_network: bool, fit_from: dict[str, float]) -> None:
-    """Fill flux_best, maj_best, min_best, pa_best: the network's values up to an S/N, the fit's above it.
+def _recommend(columns: dict[str, Any], has_network: bool, calibration: dict[str, Any]) -> None:
+    """Fill flux_best, maj_best, min_best, pa_best: the network's values at low S/N, the fit's at high S/N.
 
     A source whose fit failed keeps the network's values at any S/N; where there is no network the fit is all.
     """
@@ -139,13 +142,18 @@ def _recommend(columns: dict[str, Any], has_network: bool, fit_from: dict[str, f
         columns["maj_best"], columns["min_best"] = columns["maj_deconv"], columns["min_deconv"]
         columns["pa_best"] = fitted_pa
         return
+    fit_from = {**FIT_FROM, **calibration.get("fit_from", {})}
     snr = np.nan_to_num(columns["snr"])
     good = (columns["flags"] & (Flag.FIT_FAILED | Flag.BLANK)) == 0
 
     def choose(kind: str, fit: np.ndarray, network: np.ndarray, usable: np.ndarray = good) -> np.ndarray:
         return np.where(usable & (snr >= fit_from[kind]), fit, network)
 
-    columns["flux_best"] = choose("flux", columns["flux"], columns["flux_net"])
+    curve = calibration.get("flux_weight", FLUX_WEIGHT)
+    weight = np.interp(np.log(np.maximum(snr, 1.0)), np.log(curve["snr"]), curve["weight"])
+    weight = np.where(good & (columns["flux"] > 0), weight, 0.0)
+    both = np.maximum(columns["flux"], 1e-30), np.maximum(columns["flux_net"], 1e-30)
+    columns["flux_best"] = np.exp(weight * np.log(both[0]) + (1 - weight) * np.log(both[1]))
     columns["maj_best"] = choose("size", columns["maj_deconv"], columns["maj_net"], good & resolved)
     # A minor axis at 0 is a limit, not a size: the network's guess stands, within the fitted major axis.
     both = good & resolved & (columns["min_deconv"] > 0)

@@ -383,7 +383,7 @@ def _catalogue(
         p_real=p_real,
         gain=gain,
         has_network=bool(card),
-        fit_from=card.get("calibration", {}).get("fit_from"),
+        calibration=card.get("calibration"),
     )
 
 
