@@ -18,6 +18,7 @@ from astropy.table import Table
 
 from models.detections import Detections
 from pipeline.finders import FinderSpec, make_finder
+from pipeline.gaussians import beam_area, convolve
 from pipeline.infer import (
     background_piece,
     find_piece,
@@ -180,7 +181,8 @@ def analyse(
         )
         found, negative, searched = _find(pixels, background, finder, options, ledger, client, clock)
         calibration = Calibration(**card.get("calibration", {}).get("reliability", {}))
-        reliability = fit_shift(found.logit, negative.logit, searched, calibration)
+        beams = float(np.prod(pixels.shape)) / float(beam_area(beam[0], beam[1]))
+        reliability = fit_shift(found.logit, negative.logit, searched, beams, calibration)
         p_real = calibration.probability(found.logit, reliability.shift)
         keep = p_real >= threshold_of(card, options)
         found, p_real = found[keep], p_real[keep]
@@ -334,8 +336,6 @@ def _measure(
     options: DetectOptions, ledger: Ledger, client: Any, clock: Clock,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Measurements of all detections, in their order."""
-    from pipeline.gaussians import convolve
-
     y, x = found.centre.T if len(found) else np.empty((2, 0))
     p = found.params
     if len(found):

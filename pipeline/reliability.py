@@ -14,20 +14,25 @@ import numpy as np
 
 # Detections below this probability are not counted: they are many, and hardly any is kept.
 COUNTED = 0.25
+# Detections above this make up the density of likely ones.
+LIKELY = 0.5
 
 
 @dataclass(frozen=True)
 class Calibration:
     """ln odds of being real = intercept + slope * logit of the detector.
 
-    ``noise_share`` is the number of detections in negated skies over the number of false ones in the skies
-    themselves, both measured on the calibration's skies: what is false because sources are confused, or
-    because what was found is fainter than what counts as real, has no counterpart in the negative.
+    Detections in a negated sky number ``noise_share / (1 + confusion * density)`` times the false ones of the sky
+    itself, with ``density`` the likely detections per beam area: where sources crowd, more of what is false is
+    confusion or a source fainter than what counts as real, and that has no counterpart in the negative.
+    ``shift_width`` is the standard deviation of the shift between skies, in log odds: what a few negative detections
+    have to overcome. All three are those that made the corrected probabilities of the calibration's skies most likely.
     """
 
     slope: float = 1.0
     intercept: float = 0.0
     noise_share: float = 1.0
+    confusion: float = 100.0
     shift_width: float = 0.5
 
     def probability(self, logit: np.ndarray, shift: float = 0.0) -> np.ndarray:
@@ -50,12 +55,15 @@ class ImageReliability:
         What the shipped calibration expected there.
     searched : float
         Share of the image's area that was searched.
+    density : float
+        Likely detections per beam area.
     """
 
     shift: float
     negatives: int
     expected: float
     searched: float
+    density: float
 
     def summary(self) -> dict[str, float]:
         """For the manifest."""
@@ -63,12 +71,12 @@ class ImageReliability:
 
 
 def fit_shift(
-    logit: np.ndarray, negative_logit: np.ndarray, searched: float, calibration: Calibration
+    logit: np.ndarray, negative_logit: np.ndarray, searched: float, beams: float, calibration: Calibration
 ) -> ImageReliability:
     """Shift of the log odds under which the image's false detections number as in its negative.
 
-    Maximises the Poisson likelihood of the negative count times a Gaussian prior of width PRIOR_SHIFT on the
-    shift.
+    Maximises the Poisson likelihood of the negative count times a Gaussian prior on the shift, as wide as the
+    calibration says.
 
     Parameters
     ----------
@@ -78,18 +86,22 @@ def fit_shift(
         Of the detections in the searched part of the negated image.
     searched : float
         Share of the image's area that was searched.
+    beams : float
+        Area of the image in beam areas.
     calibration : Calibration
     """
+    density = float((calibration.probability(logit) > LIKELY).sum()) / max(beams, 1.0)
     counted = logit[calibration.probability(logit) > COUNTED]
     count = int((calibration.probability(negative_logit) > COUNTED).sum())
     shifts = np.linspace(-4, 4, 321)
     if len(counted) == 0:
-        return ImageReliability(0.0, count, 0.0, searched)
+        return ImageReliability(0.0, count, 0.0, searched, density)
     # A histogram keeps this independent of the number of sources.
     height, edges = np.histogram(np.clip(counted, -10, 30), bins=400)
     centres = (edges[1:] + edges[:-1]) / 2
     false = np.array([(height * (1 - calibration.probability(centres, s))).sum() for s in shifts])
-    mean = np.maximum(false * searched * calibration.noise_share, 1e-9)
+    share = calibration.noise_share / (1 + calibration.confusion * density)
+    mean = np.maximum(false * searched * share, 1e-9)
     posterior = count * np.log(mean) - mean - 0.5 * (shifts / calibration.shift_width) ** 2
     best = float(shifts[int(np.argmax(posterior))])
-    return ImageReliability(best, count, float(mean[len(shifts) // 2]), searched)
+    return ImageReliability(best, count, float(mean[len(shifts) // 2]), searched, density)
