@@ -13,7 +13,7 @@ LOW_RESPONSE = 0.2
 
 
 def primary_beam_gain(path: Path, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
-    """Response at sky positions, interpolated by a cubic spline.
+    """Response at sky positions, interpolated bilinearly.
 
     Parameters
     ----------
@@ -42,13 +42,15 @@ def primary_beam_gain(path: Path, ra: np.ndarray, dec: np.ndarray) -> np.ndarray
             f"{path}: expected a primary beam that covers the image, it misses {int(outside.sum())} of "
             f"{len(ra)} sources; give the response of this image's pointing"
         )
+    # A spline would ring at the border where imagers blank the response, and leave crumbs where it is 0.
     holes = ~np.isfinite(image)
-    gain = map_coordinates(np.where(holes, 0.0, image), [y, x], order=3, mode="nearest")
     blank = map_coordinates(holes.astype(float), [y, x], order=1, mode="nearest")
-    gain = np.where(blank > 0.01, np.nan, gain)
-    if not (gain > 0).all():
+    gain = map_coordinates(np.where(holes, 0.0, image), [y, x], order=1, mode="nearest")
+    gain = np.where(blank > 0.01, np.nan, gain / np.maximum(1 - blank, 0.5))
+    bad = int((~(gain > 0)).sum())
+    if bad:
         raise InputError(
-            f"{path}: expected a response above 0 at every source, got {np.nanmin(gain):.3g} or blank at "
-            f"{int((~(gain > 0)).sum())} of {len(ra)} sources; is this the primary beam's image?"
+            f"{path}: expected a response above 0 at every source, it is 0, negative or blank at {bad} of {len(ra)} "
+            "sources; is this the primary beam's image?"
         )
     return gain

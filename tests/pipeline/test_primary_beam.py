@@ -1,0 +1,67 @@
+"""The response of a primary beam at sources."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.primary_beam import primary_beam_gain
+from survey_io import InputError, open_image
+
+SHAPE = (80, 100)
+
+
+def response(shape: tuple[int, int] = SHAPE) -> np.ndarray:
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    return np.exp(-((y - 35.0) ** 2 + (x - 60.0) ** 2) / (2 * 30.0**2)).astype(np.float32)
+
+
+def positions(path, x, y):
+    return open_image(path).pixel_to_sky(np.array(x, float), np.array(y, float))
+
+
+def test_response_at_positions_between_pixels(write_image) -> None:
+    path = write_image(response(), BUNIT=None)
+    x, y = np.random.default_rng(0).uniform(1, [[98], [78]], (2, 40))
+    got = primary_beam_gain(path, *positions(path, x, y))
+    np.testing.assert_allclose(got, np.exp(-((y - 35) ** 2 + (x - 60) ** 2) / 1800), rtol=2e-3)
+
+
+def test_no_sources_have_no_gain(write_image) -> None:
+    assert len(primary_beam_gain(write_image(response()), np.empty(0), np.empty(0))) == 0
+
+
+def test_a_response_that_misses_sources_is_refused(write_image) -> None:
+    path = write_image(response())
+    ra, dec = positions(path, [50, 150, 20], [40, 40, -30])
+    with pytest.raises(InputError, match="misses 2 of 3 sources") as caught:
+        primary_beam_gain(path, ra, dec)
+    assert path.name in str(caught.value) and "\n" not in str(caught.value)
+    # Half the last pixel still belongs to the image.
+    x, y = [-0.4, 99.4], [79.4, -0.4]
+    assert (primary_beam_gain(path, *positions(path, x, y)) > 0).all()
+
+
+@pytest.mark.parametrize("value", [0.0, -0.3, np.nan])
+def test_a_response_that_is_not_positive_at_a_source_is_refused(write_image, value: float) -> None:
+    image = response()
+    image[30:50, 40:60] = value
+    path = write_image(image)
+    for x, y in (([50, 10], [40, 10]), ([50], [40])):
+        with pytest.raises(InputError, match=f"above 0 at every source.*blank at 1 of {len(x)} sources"):
+            primary_beam_gain(path, *positions(path, x, y))
+
+
+def test_blanks_do_not_ring_into_their_surroundings(write_image) -> None:
+    # Imagers blank a response below some share of its maximum.
+    image = response()
+    image[image < 0.3] = np.nan
+    path = write_image(image)
+    y, x = np.nonzero(np.isfinite(image))
+    got = primary_beam_gain(path, *positions(path, x, y))
+    np.testing.assert_allclose(got, image[y, x], rtol=0.01)
+    # Between the last two good pixels, too.
+    row = 35
+    edge = np.flatnonzero(np.isfinite(image[row]))[0] + 0.5
+    got = primary_beam_gain(path, *positions(path, [edge], [row]))[0]
+    assert got == pytest.approx(np.exp(-((edge - 60) ** 2) / 1800), rel=0.02)
