@@ -49,8 +49,7 @@ class Ledger:
     def _prepare(self, key: str) -> None:
         self._db.execute("CREATE TABLE IF NOT EXISTS run (key TEXT)")
         self._db.execute(
-            "CREATE TABLE IF NOT EXISTS piece "
-            "(stage TEXT, number INTEGER, data BLOB, PRIMARY KEY (stage, number))"
+            "CREATE TABLE IF NOT EXISTS piece (stage TEXT, number INTEGER, data BLOB, PRIMARY KEY (stage, number))"
         )
         row = self._db.execute("SELECT key FROM run").fetchone()
         if row is None or row[0] != key:
@@ -97,7 +96,7 @@ def local_client(workers: int) -> Iterator[Any]:
     with (
         dask.config.set(quiet),
         LocalCluster(
-            n_workers=1, threads_per_worker=workers, processes=False, dashboard_address=None, silence_logs=40
+            n_workers=1, threads_per_worker=workers, processes=False, dashboard_address="127.0.0.1:0", silence_logs=40
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
@@ -112,9 +111,7 @@ def remote_client(address: str) -> Iterator[Any]:
     try:
         client = Client(address, set_as_default=False, timeout=20)
     except (OSError, ValueError) as error:
-        raise SkysiftError(
-            f"cluster {address}: no Dask scheduler answers there ({error}); start it first"
-        ) from None
+        raise SkysiftError(f"cluster {address}: no Dask scheduler answers there ({error}); start it first") from None
     with client:
         yield client
 
@@ -182,8 +179,7 @@ def _run_on_dask(stage, function, todo, ledger, client, advance) -> None:
             # The piece may only have been beside the one that killed the worker: it gets one more chance.
             if tries:
                 raise SkysiftError(
-                    f"{stage}: piece {number} kills its worker each time (out of memory?): "
-                    "use a smaller --tile"
+                    f"{stage}: piece {number} kills its worker each time (out of memory?): use a smaller --tile"
                 ) from None
             waiting.add(submit(number, arguments, tries + 1))
             continue

@@ -1,0 +1,167 @@
+"""Stages of work: each piece is done once, whatever happened before, serially and on Dask alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.tasks import Ledger, local_client, remote_client, run_stage
+from survey_io.errors import OutputError, SkysiftError
+
+
+def square(x: float, y: float = 0.0) -> dict[str, np.ndarray]:
+    return {"value": np.array([x * x + y]), "empty": np.empty((0, 2), np.float32)}
+
+
+def fail_at_three(x: float) -> dict[str, np.ndarray]:
+    if x == 3:
+        raise ValueError("no square of three")
+    return square(x)
+
+
+TAKEN: list[int] = []
+
+
+def pieces_taken(count: int) -> Iterator[tuple[int, tuple]]:
+    for i in range(count):
+        TAKEN.append(i)
+        yield i, (float(i),)
+
+
+def look(x: float) -> dict[str, np.ndarray]:
+    """How many pieces were asked for by the time that this one ends."""
+    time.sleep(0.02)
+    return {"value": np.array([float(len(TAKEN))])}
+
+
+def values(ledger: Ledger, stage: str = "squares") -> dict[int, float]:
+    return {number: float(arrays["value"][0]) for number, arrays in ledger.get(stage)}
+
+
+PIECES = [(i, (float(i), 1.0)) for i in range(20)]
+EXPECTED = {i: i * i + 1.0 for i in range(20)}
+
+
+def test_results_come_in_the_order_of_their_index_with_shape_and_type() -> None:
+    ledger = Ledger(None, "a")
+    run_stage("squares", square, reversed(PIECES), ledger)
+    assert values(ledger) == EXPECTED and list(values(ledger)) == list(range(20))
+    arrays = dict(ledger.get("squares"))[4]
+    assert arrays["empty"].shape == (0, 2) and arrays["empty"].dtype == np.float32
+    assert ledger.done("squares") == set(range(20)) and ledger.done("other") == set()
+
+
+def test_a_ledger_resumes_where_it_stopped(tmp_path: Path) -> None:
+    path, calls, told = tmp_path / "x.ledger", [], []
+
+    def traced(x: float) -> dict[str, np.ndarray]:
+        calls.append(x)
+        return fail_at_three(x)
+
+    pieces = [(i, (float(i),)) for i in range(6)]
+    ledger = Ledger(path, "key")
+    with pytest.raises(ValueError, match="no square of three"):
+        run_stage("squares", traced, pieces, ledger)
+    ledger.close()
+    assert calls == [0, 1, 2, 3]
+
+    ledger = Ledger(path, "key")
+    assert ledger.done("squares") == {0, 1, 2}
+    run_stage("squares", square, pieces, ledger, advance=told.append)
+    assert values(ledger) == {i: i * i for i in range(6)} and told == [3, 1, 1, 1]
+    run_stage("squares", fail_at_three, pieces, ledger)
+    ledger.close(delete=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_ledger_of_another_run_is_emptied(tmp_path: Path) -> None:
+    path = tmp_path / "x.ledger"
+    for key, found in (("one", set()), ("one", {7}), ("two", set()), ("one", set())):
+        ledger = Ledger(path, key)
+        assert ledger.done("squares") == found
+        ledger.put("squares", 7, square(1))
+        ledger.close()
+
+
+def test_a_killed_run_leaves_its_finished_pieces(tmp_path: Path) -> None:
+    path = tmp_path / "x.ledger"
+    ledger = Ledger(path, "key")
+    ledger.put("squares", 0, square(2))
+    # No close: another process would find the file as a kill leaves it.
+    other = Ledger(path, "key")
+    assert values(other) == {0: 4.0}
+    other.close()
+    ledger.close()
+
+
+def test_stages_do_not_mix_and_a_piece_can_be_replaced() -> None:
+    ledger = Ledger(None, "")
+    ledger.put("a", 0, square(1))
+    ledger.put("b", 0, square(2))
+    ledger.put("a", 0, square(3))
+    assert values(ledger, "a") == {0: 9.0} and values(ledger, "b") == {0: 4.0}
+
+
+@pytest.mark.parametrize("content", [b"this is no database" * 100, b"SQLite format 3\x00" + bytes(4000)])
+def test_a_corrupt_ledger_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.ledger"
+    path.write_bytes(content)
+    with pytest.raises(OutputError, match="x.ledger.*delete it or give --fresh") as caught:
+        Ledger(path, "key")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_ledger_in_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="x.ledger"):
+        Ledger(tmp_path / "none" / "x.ledger", "key")
+
+
+def test_one_worker_needs_no_scheduler() -> None:
+    with local_client(1) as client:
+        assert client is None
+
+
+@pytest.fixture(scope="module")
+def client():
+    with local_client(2) as made:
+        yield made
+
+
+def test_threads_give_what_the_serial_run_gives(client) -> None:
+    told: list[int] = []
+    ledger = Ledger(None, "")
+    run_stage("squares", square, iter(PIECES), ledger, client=client, advance=told.append)
+    assert values(ledger) == EXPECTED and sum(told) == 20
+    # Equal arguments of another run are computed again.
+    again = Ledger(None, "")
+    again.put("squares", 3, square(0.0))
+    run_stage("squares", square, iter(PIECES), again, client=client, advance=told.append)
+    assert values(again) == {**EXPECTED, 3: 0.0} and sum(told) == 40
+
+
+def test_a_failing_piece_on_dask_raises_and_what_was_done_stays(client) -> None:
+    ledger = Ledger(None, "")
+    with pytest.raises(ValueError, match="no square of three"):
+        run_stage("squares", fail_at_three, [(i, (float(i),)) for i in range(30)], ledger, client=client)
+    done = ledger.done("squares")
+    assert 3 not in done and len(done) < 30
+    run_stage("squares", square, [(i, (float(i),)) for i in range(30)], ledger, client=client)
+    assert values(ledger) == {i: i * i for i in range(30)}
+
+
+def test_only_a_window_of_pieces_is_under_way(client) -> None:
+    TAKEN.clear()
+    ledger = Ledger(None, "")
+    run_stage("squares", look, pieces_taken(50), ledger, client=client)
+    assert len(TAKEN) == 50 and len(ledger.done("squares")) == 50
+    # Three pieces for each of two workers, and what is handed out as the first ones end.
+    assert values(ledger)[0] <= 8 < values(ledger)[49]
+
+
+def test_a_cluster_that_is_not_there_is_named() -> None:
+    with pytest.raises(SkysiftError, match="127.0.0.1:9"), remote_client("nonsense://127.0.0.1:9"):
+        pass
