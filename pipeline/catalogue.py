@@ -151,9 +151,9 @@ def _recommend(columns: dict[str, Any], has_network: bool, calibration: dict[str
 
     curve = calibration.get("flux_weight", FLUX_WEIGHT)
     weight = np.interp(np.log(np.maximum(snr, 1.0)), np.log(curve["snr"]), curve["weight"])
-    weight = np.where(good & (columns["flux"] > 0), weight, 0.0)
-    both = np.maximum(columns["flux"], 1e-30), np.maximum(columns["flux_net"], 1e-30)
-    columns["flux_best"] = np.exp(weight * np.log(both[0]) + (1 - weight) * np.log(both[1]))
+    fitted_flux = np.where(good & (columns["flux"] > 0), columns["flux"], columns["flux_net"])
+    fit, network = (np.log(np.maximum(flux, 1e-30)) for flux in (fitted_flux, columns["flux_net"]))
+    columns["flux_best"] = np.exp(weight * fit + (1 - weight) * network)
     columns["maj_best"] = choose("size", columns["maj_deconv"], columns["maj_net"], good & resolved)
     # A minor axis at 0 is a limit, not a size: the network's guess stands, within the fitted major axis.
     both = good & resolved & (columns["min_deconv"] > 0)
