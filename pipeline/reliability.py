@@ -14,6 +14,9 @@ import numpy as np
 
 # Detections below this probability are not counted: they are many, and hardly any is kept.
 COUNTED = 0.25
+# Relative uncertainty of the expected number in the negated image: its ratio to the false detections varied by that
+# much between calibration skies.
+SYSTEMATIC = 0.35
 # Detections above this make up the density of likely ones.
 LIKELY = 0.5
 
@@ -102,6 +105,8 @@ def fit_shift(
     false = np.array([(height * (1 - calibration.probability(centres, s))).sum() for s in shifts])
     share = calibration.noise_share / (1 + calibration.confusion * density)
     mean = np.maximum(false * searched * share, 1e-9)
-    posterior = count * np.log(mean) - mean - 0.5 * (shifts / calibration.shift_width) ** 2
+    # In logarithms, since it is the expectation that is uncertain where the counts are large.
+    surprise = np.log((count + 0.5) / (mean + 0.5)) ** 2 / (SYSTEMATIC**2 + 1 / (count + 0.5))
+    posterior = -0.5 * surprise - 0.5 * (shifts / calibration.shift_width) ** 2
     best = float(shifts[int(np.argmax(posterior))])
     return ImageReliability(best, count, float(mean[len(shifts) // 2]), searched, density)
