@@ -9,7 +9,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from scipy.spatial import cKDTree
 from pipeline.detect import analyse
 from pipeline.gaussians import beam_area
 from pipeline.options import DetectOptions
-from pipeline.reliability import Calibration, fit_shift
+from pipeline.reliability import COUNTED, LIKELY, Calibration, fit_shift
 from survey_io import open_image
 from survey_io.simulate.continuum import SkyModel, detectability, simulate_continuum
 from survey_io.simulate.tables import write_simulation
@@ -35,10 +34,8 @@ WANTED_RELIABILITY = 0.957
 WEIGHT_EDGES = (3.0, 4.0, 5.0, 6.5, 8.5, 11.0, 15.0, 22.0, 40.0, 100.0, 1000.0)
 FIT_GRID = (5.0, 7.0, 9.0, 12.0, 16.0, 22.0, 30.0, 45.0, 70.0, 120.0, 1e9)
 LOWEST_SCORE = 0.05
-# Grids of the correction by the negated image. Real skies differ from simulated ones more than
+# Grid of the correction by the negated image. Real skies differ from simulated ones more than
 # these do from each other: the shift is never held narrower than the first width.
-NOISE_SHARES = (0.3, 0.45, 0.6, 0.8, 1.0, 1.2)
-CONFUSIONS = (0.0, 20.0, 40.0, 80.0, 150.0, 300.0)
 SHIFT_WIDTHS = (0.3, 0.6, 1.2)
 # Skies are scaled to the beam of SDC1 at 560 MHz (arcsec), for which the scorer's tolerances are made.
 SDC1_BEAM, SDC1_FREQUENCY = 1.5, 560
@@ -117,30 +114,44 @@ def _logit(score: np.ndarray) -> np.ndarray:
 
 
 def fit_reliability(sample: Sample) -> Calibration:
-    """Logistic map from the detector's log odds to being real, and the best correction by the negatives.
-
-    The two are fitted in turns, since each is right for the other only.
-    """
+    """Logistic map from the detector's log odds to being real, and what the negated images have to do with it."""
     table = sample.table
     x, real = _logit(table["score"]), np.asarray(table["real"], float)
-    offsets, best, lowest = np.zeros(len(x)), Calibration(), np.inf
+    # Every sky counts alike, or the crowded ones would decide.
+    weight = np.concatenate([np.full(len(sky[0]), 1.0 / max(len(sky[0]), 50)) for sky in sample.skies])
 
     def deviance(odds: np.ndarray) -> float:
-        return float(np.mean(np.logaddexp(0, odds) - real * odds))
+        return float(np.average(np.logaddexp(0, odds) - real * odds, weights=weight))
 
-    for _ in range(3):
-        intercept, slope = minimize(
-            lambda p, shift=offsets: deviance(p[0] + p[1] * x + shift), np.array([0.0, 1.0]), method="Nelder-Mead"
-        ).x
-        for share, confusion, width in product(NOISE_SHARES, CONFUSIONS, SHIFT_WIDTHS):
-            trial = Calibration(float(slope), float(intercept), share, confusion, width)
-            p = np.clip(corrected_probability(sample, trial), 1e-6, 1 - 1e-6)
-            found = deviance(np.log(p / (1 - p)))
-            if found < lowest:
-                best, lowest = trial, found
-        rows = [len(sky[0]) for sky in sample.skies]
-        offsets = np.repeat(sky_shifts(sample, best), rows)
+    intercept, slope = minimize(lambda p: deviance(p[0] + p[1] * x), np.array([0.0, 1.0]), method="Nelder-Mead").x
+    plain = fit_noise_share(sample, Calibration(float(slope), float(intercept)))
+    best, lowest = plain, np.inf
+    for width in SHIFT_WIDTHS:
+        trial = replace(plain, shift_width=width)
+        p = np.clip(corrected_probability(sample, trial), 1e-6, 1 - 1e-6)
+        found = deviance(np.log(p / (1 - p)))
+        if found < lowest:
+            best, lowest = trial, found
     return best
+
+
+def fit_noise_share(sample: Sample, calibration: Calibration) -> Calibration:
+    """How many of a sky's false detections its negative shows, by density: measured on skies with known truth."""
+    ratios, densities, weights = [], [], []
+    for table, _, negative, searched, beams in sample.skies:
+        p = calibration.probability(_logit(table["score"]))
+        false = ((p > COUNTED) & ~np.asarray(table["real"])).sum() * searched
+        count = (calibration.probability(negative) > COUNTED).sum()
+        ratios.append(np.log((count + 0.5) / (false + 0.5)))
+        densities.append((p > LIKELY).sum() / beams)
+        weights.append(1 / (0.1 + 1 / (count + 0.5) + 1 / (false + 0.5)))
+    ratios, densities, weights = (np.array(values) for values in (ratios, densities, weights))
+
+    def misfit(p: np.ndarray) -> float:
+        return float(np.sum(weights * (ratios - p[0] + np.log1p(np.exp(p[1]) * densities)) ** 2))
+
+    share, confusion = np.exp(minimize(misfit, np.array([0.0, np.log(100.0)]), method="Nelder-Mead").x)
+    return replace(calibration, noise_share=float(share), confusion=float(confusion))
 
 
 def corrected_probability(sample: Sample, calibration: Calibration) -> np.ndarray:
@@ -272,7 +283,7 @@ def calibrate(
         "calibration": {
             "reliability": {
                 "slope": round(calibration.slope, 4), "intercept": round(calibration.intercept, 4),
-                "noise_share": calibration.noise_share, "confusion": calibration.confusion,
+                "noise_share": round(calibration.noise_share, 4), "confusion": round(calibration.confusion, 2),
                 "shift_width": calibration.shift_width,
             },
             "fit_from": fit_from,
