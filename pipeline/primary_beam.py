@@ -29,12 +29,18 @@ def primary_beam_gain(path: Path, ra: np.ndarray, dec: np.ndarray) -> np.ndarray
     Raises
     ------
     InputError
-        When the response does not cover a source or is not positive there.
+        When it is no response (about 1 at its centre), does not cover a source or is not positive there.
     """
     from scipy.ndimage import map_coordinates
 
     response = open_image(path)
     image = response.pixels.read((slice(0, response.shape[0]), slice(0, response.shape[1]))).astype(float)
+    highest = float(np.nanmax(image, initial=0.0))
+    if not 0.05 <= highest <= 1.5:
+        raise InputError(
+            f"{path}: expected a primary beam's response, about 1 at its centre, got values up to {highest:.3g}; "
+            "is this the primary beam's image?"
+        )
     x, y = response.sky_to_pixel(ra, dec)
     outside = ~((x > -0.5) & (x < response.shape[1] - 0.5) & (y > -0.5) & (y < response.shape[0] - 0.5))
     if outside.any():

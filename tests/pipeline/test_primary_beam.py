@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from astropy.io import fits
 
 from pipeline.primary_beam import primary_beam_gain
 from survey_io import InputError, open_image
+from survey_io.simulate.continuum import simulate_continuum
 
 SHAPE = (80, 100)
 
@@ -65,3 +67,11 @@ def test_blanks_do_not_ring_into_their_surroundings(write_image) -> None:
     edge = np.flatnonzero(np.isfinite(image[row]))[0] + 0.5
     got = primary_beam_gain(path, *positions(path, [edge], [row]))[0]
     assert got == pytest.approx(np.exp(-((edge - 60) ** 2) / 1800), rel=0.02)
+
+
+def test_an_image_of_sources_is_no_primary_beam(tmp_path):
+    sim = simulate_continuum((64, 64), seed=1)
+    path = tmp_path / "sky.fits"
+    fits.writeto(path, np.abs(sim.image), sim.header)
+    with pytest.raises(InputError, match="about 1 at its centre"):
+        primary_beam_gain(path, np.array([0.0]), np.array([-30.0]))
