@@ -171,7 +171,7 @@ def recommend_fits(table: Table) -> tuple[dict[str, float], dict[str, list[float
     Returns
     -------
     fit_from : dict of float
-        S/N from which the fit scores better than the network, for "size" and "angle".
+        S/N from which the fit scores better than the network, for "major", "minor" and "angle".
     flux_weight : dict of list
         ``snr`` and ``weight`` of the fit in the weighted geometric mean of both fluxes.
     """
@@ -190,17 +190,15 @@ def recommend_fits(table: Table) -> tuple[dict[str, float], dict[str, list[float
         error = np.abs((turn + 90) % 180 - 90)
         return np.minimum(1, 10 / np.maximum(error, 1e-9))
 
-    true_maj, true_min = t["true_maj"], t["true_min"]
+    minor_too = resolved & (np.asarray(t["min_deconv"]) > 0)
     scores = {
-        "size": (
-            ratio(t["maj_deconv"], true_maj, 0.3) + ratio(t["min_deconv"], true_min, 0.3),
-            ratio(t["maj_net"], true_maj, 0.3) + ratio(t["min_net"], true_min, 0.3),
-        ),
-        "angle": (angle(t["pa_deconv"]), angle(t["pa_net"])),
+        "major": (resolved, ratio(t["maj_deconv"], t["true_maj"], 0.3), ratio(t["maj_net"], t["true_maj"], 0.3)),
+        "minor": (minor_too, ratio(t["min_deconv"], t["true_min"], 0.3), ratio(t["min_net"], t["true_min"], 0.3)),
+        "angle": (resolved, angle(t["pa_deconv"]), angle(t["pa_net"])),
     }
     best = {}
-    for kind, (fit, network) in scores.items():
-        totals = [np.where(resolved & (snr >= start), fit, network).sum() for start in FIT_GRID]
+    for kind, (usable, fit, network) in scores.items():
+        totals = [np.where(usable & (snr >= start), fit, network).sum() for start in FIT_GRID]
         best[kind] = FIT_GRID[int(np.argmax(totals))]
     log_fit, log_net, log_true = (
         np.log(np.maximum(np.asarray(t[name], float), 1e-30)) for name in ("flux", "flux_net", "true_flux")

@@ -15,7 +15,7 @@ from survey_io.observation import Observation
 
 # Where the weights' card does not say: S/N from which the fit is recommended over the network for shapes, and the
 # fit's share in the weighted geometric mean of both fluxes, by S/N.
-FIT_FROM = {"size": 25.0, "angle": 25.0}
+FIT_FROM = {"major": 25.0, "minor": 25.0, "angle": 25.0}
 FLUX_WEIGHT = {"snr": [5.0, 20.0], "weight": [0.0, 1.0]}
 MEAN_ABSOLUTE_TO_SIGMA = 1.2533
 SMALLEST_AXIS = 0.1
@@ -53,7 +53,7 @@ def build_catalogue(
     has_network : bool
         Whether the parameters of ``found`` come from a network.
     calibration : dict, optional
-        Of the weights' card: ``fit_from``, the S/N per kind of column ("size", "angle") from which the fit is
+        Of the weights' card: ``fit_from``, the S/N per kind of column ("major", "minor", "angle") from which the fit is
         recommended, and ``flux_weight`` (``snr``, ``weight``), the fit's share in the recommended flux.
 
     Returns
@@ -154,10 +154,10 @@ def _recommend(columns: dict[str, Any], has_network: bool, calibration: dict[str
     fitted_flux = np.where(good & (columns["flux"] > 0), columns["flux"], columns["flux_net"])
     fit, network = (np.log(np.maximum(flux, 1e-30)) for flux in (fitted_flux, columns["flux_net"]))
     columns["flux_best"] = np.exp(weight * fit + (1 - weight) * network)
-    columns["maj_best"] = choose("size", columns["maj_deconv"], columns["maj_net"], good & resolved)
+    columns["maj_best"] = choose("major", columns["maj_deconv"], columns["maj_net"], good & resolved)
     # A minor axis at 0 is a limit, not a size: the network's guess stands, within the fitted major axis.
     both = good & resolved & (columns["min_deconv"] > 0)
     columns["min_best"] = np.minimum(
-        choose("size", columns["min_deconv"], columns["min_net"], both), columns["maj_best"]
+        choose("minor", columns["min_deconv"], columns["min_net"], both), columns["maj_best"]
     )
     columns["pa_best"] = choose("angle", fitted_pa, columns["pa_net"], good & resolved)
