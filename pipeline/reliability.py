@@ -105,8 +105,9 @@ def fit_shift(
     false = np.array([(height * (1 - calibration.probability(centres, s))).sum() for s in shifts])
     share = calibration.noise_share / (1 + calibration.confusion * density)
     mean = np.maximum(false * searched * share, 1e-9)
-    # In logarithms, since it is the expectation that is uncertain where the counts are large.
-    surprise = np.log((count + 0.5) / (mean + 0.5)) ** 2 / (SYSTEMATIC**2 + 1 / (count + 0.5))
-    posterior = -0.5 * surprise - 0.5 * (shifts / calibration.shift_width) ** 2
+    # A Poisson count whose expectation is itself uncertain: negative binomial.
+    size = 1 / SYSTEMATIC**2
+    likelihood = count * np.log(mean / (mean + size)) - size * np.log1p(mean / size)
+    posterior = likelihood - 0.5 * (shifts / calibration.shift_width) ** 2
     best = float(shifts[int(np.argmax(posterior))])
     return ImageReliability(best, count, float(mean[len(shifts) // 2]), searched, density)

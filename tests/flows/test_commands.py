@@ -89,9 +89,11 @@ def test_an_interrupted_run_continues_to_the_same_catalogue(tmp_path: Path, numb
     assert skysift(*arguments, "-o", "whole", cwd=tmp_path).returncode == 0
     ledger = tmp_path / "cut" / ".sky_skysift.ledger-wal"
     command = [sys.executable, "-m", "flows.cli", *arguments, "-o", "cut"]
+    # A shell's background jobs ignore Ctrl-C, and so would what they start.
     with subprocess.Popen(
-        command, env=environment(tmp_path), cwd=tmp_path, stderr=subprocess.PIPE
-    ) as process:
+        command, env=environment(tmp_path), cwd=tmp_path, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:  # fmt: skip
         deadline = time.monotonic() + 120
         # Some tiles are in the ledger, most are not: 144 of them need about 300 kB.
         while not (ledger.exists() and ledger.stat().st_size > 50_000):
