@@ -30,7 +30,7 @@ BEAMS = (2.3, 2.5, 3.0, 3.6, 4.3, 5.2, 6.2, 7.4)
 REAL_SNR, REAL_BEAMS = 1.5, 0.5
 # The default threshold gives the best SDC1 score among those that keep this reliability on the calibration's
 # skies.
-WANTED_RELIABILITY = 0.957
+WANTED_RELIABILITY = 0.95
 WEIGHT_EDGES = (3.0, 4.0, 5.0, 6.5, 8.5, 11.0, 15.0, 22.0, 40.0, 100.0, 1000.0)
 FIT_GRID = (5.0, 7.0, 9.0, 12.0, 16.0, 22.0, 30.0, 45.0, 70.0, 120.0, 1e9)
 LOWEST_SCORE = 0.05

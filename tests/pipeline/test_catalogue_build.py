@@ -15,7 +15,10 @@ from survey_io.columns import IMAGE_COLUMNS, Flag
 
 SNR = np.array([4.0, 10.0, 40.0, 200.0])
 N = len(SNR)
-CARD = {"fit_from": {"major": 20.0, "minor": 20.0, "angle": 100.0}, "flux_weight": {"snr": [10.0, 40.0], "weight": [0.0, 1.0]}}
+CARD = {
+    "fit_from": {"major": 20.0, "minor": 20.0, "angle": 100.0},
+    "flux_weight": {"snr": [10.0, 40.0], "weight": [0.0, 1.0]},
+}
 
 
 @pytest.fixture
