@@ -32,6 +32,8 @@ REAL_SNR, REAL_BEAMS = 1.5, 0.5
 # skies.
 WANTED_RELIABILITY = 0.95
 WEIGHT_EDGES = (3.0, 4.0, 5.0, 6.5, 8.5, 11.0, 15.0, 22.0, 40.0, 100.0, 1000.0)
+# Where both score alike the fit is preferred: it does not rest on the population that the network was trained on.
+ALIKE = 0.99
 FIT_GRID = (5.0, 7.0, 9.0, 12.0, 16.0, 22.0, 30.0, 45.0, 70.0, 120.0, 1e9)
 LOWEST_SCORE = 0.05
 # Grid of the correction by the negated image. Real skies differ from simulated ones more than
@@ -210,7 +212,7 @@ def recommend_fits(table: Table) -> tuple[dict[str, float], dict[str, list[float
         error = [np.abs(np.expm1(w * log_fit[rows] + (1 - w) * log_net[rows] - log_true[rows])) for w in trials]
         totals = [np.minimum(1, 0.1 / np.maximum(e, 1e-9)).sum() for e in error]
         centres.append(round(float(np.sqrt(low * high)), 2))
-        weights.append(round(float(trials[int(np.argmax(totals))]), 2))
+        weights.append(round(float(trials[np.flatnonzero(np.array(totals) >= ALIKE * max(totals))[-1]]), 2))
     # The fit gains on the network with S/N; a bin that says otherwise holds few rows.
     for i in reversed(range(len(weights) - 1)):
         weights[i] = min(weights[i], weights[i + 1])
