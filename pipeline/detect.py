@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from astropy.table import Table
+from threadpoolctl import threadpool_limits
 
 from models.detections import Detections
 from pipeline.finders import FinderSpec, make_finder
@@ -170,7 +171,8 @@ def analyse(
     """
     keep_freed_memory()
     ledger, clock = ledger or Ledger(None, ""), clock or Clock(None)
-    with _client(options, observation.shape) as (client, workers):
+    # One thread of linear algebra per worker: its idle threads spin, and took a third of the engine's time.
+    with threadpool_limits(1, user_api="blas"), _client(options, observation.shape) as (client, workers):
         with clock.stage("background"):
             observation, background, factor = _background(observation, ledger, client)
         pixels = observation.pixels if factor == 1 else BinnedPixels(observation.pixels, factor)

@@ -159,7 +159,7 @@ class DetectOptions(Options):
         le=1.0,
         description="Keep rows with p_real of at least this, 0 to 1; null = the model's own.",
     )
-    tile: int = Field(1024, ge=64, le=16384, description="Side of a tile's core in pixels, 64 to 16384.")
+    tile: int = Field(1536, ge=64, le=16384, description="Side of a tile's core in pixels, 64 to 16384.")
     workers: int | None = Field(
         None, ge=1, le=4096, description="Tiles worked on at the same time; null = one per processor core."
     )

@@ -24,7 +24,7 @@ def detect(
     threshold: float | None = typer.Option(
         None, help="Keep rows with p_real of at least this [default: the model's]."
     ),
-    tile: int | None = typer.Option(None, help="Side of a tile in pixels [default: 1024]."),
+    tile: int | None = typer.Option(None, help="Side of a tile in pixels [default: 1536]."),
     workers: int | None = typer.Option(
         None, help="Tiles worked on at the same time [default: one per core]."
     ),

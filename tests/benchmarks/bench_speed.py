@@ -29,6 +29,7 @@ from astropy.io import fits
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+sys.path.insert(0, str(ROOT))
 SEED = 4096
 LARGEST_SIMULATED = 4096
 # PyBDSF needs 46 s and 1.4 GB at 4096 and about 20 GB at 16384.
