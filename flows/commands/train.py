@@ -22,6 +22,9 @@ def train(
     seed: int | None = typer.Option(None, help="Seed of skies and initial weights [default: 1]."),
     device: str | None = typer.Option(None, help="auto, cpu or cuda [default: auto]."),
     threads: int | None = typer.Option(None, help="Processor threads [default: all]."),
+    calibration_skies: int | None = typer.Option(
+        None, help="Held-out skies that calibrate the weights, 0 for none [default: 24]."
+    ),
     resume: bool = typer.Option(False, "--resume", help="Continue from the last checkpoint in the folder."),
     start: Path | None = typer.Option(None, metavar="FILE", help="Weights file to start from."),
     config: Path | None = typer.Option(
@@ -45,7 +48,7 @@ def train(
     given = {
         "name": name, "output": output, "steps": steps, "minutes": minutes, "batch": batch, "size": size,
         "learning_rate": learning_rate, "precision": precision, "seed": seed, "device": device,
-        "threads": threads, "resume": resume or None, "start": start,
+        "threads": threads, "resume": resume or None, "start": start, "calibration_skies": calibration_skies,
     }  # fmt: skip
     options = resolve_options(TrainOptions, given, config=config)
     if not get_model(options.name).has_weights:
