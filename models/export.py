@@ -116,9 +116,9 @@ def _write_onnx(module: nn.Module, path: Path) -> None:
 
 
 def _run_onnx(path: Path, snr: np.ndarray, beam: np.ndarray) -> np.ndarray:
-    from models.engines.onnx_engine import open_session
+    from models.engines.onnx_engine import open_runtime
 
-    return open_session(str(path)).run(["raw"], {"snr": snr, "beam": beam})[0]
+    return open_runtime(str(path)).run(["raw"], {"snr": snr, "beam": beam})[0]
 
 
 def _write_openvino(module: nn.Module, path: Path) -> None:

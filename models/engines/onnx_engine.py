@@ -20,7 +20,7 @@ OPSET = 21
 
 @register_engine("onnx", requires=("onnxruntime", "onnx", "onnxscript"), precisions=("f32",))
 class OnnxEngine:
-    """A session over the exported graph, which stays in the cache folder."""
+    """The runtime over the exported graph, which stays in the cache folder."""
 
     name = "onnx"
 
@@ -30,23 +30,23 @@ class OnnxEngine:
         self.precision = precision
         self.threads = threads
         graph = cached_graph(module, ".onnx", write_onnx, writer=f"opset {OPSET}")
-        self._session = open_session(str(graph), threads)
-        # A call runs in its own thread beside the session's: one at a time keeps to the number asked for.
+        self._runtime = open_runtime(str(graph), threads)
+        # A call runs in its own thread beside the runtime's: one at a time keeps to the number asked for.
         self._turn = threading.Lock()
 
     def __call__(self, snr: np.ndarray, beam: np.ndarray) -> np.ndarray:
         """See `models.engines.base.Engine`."""
         snr, beam = check_input(snr, beam)
         with self._turn:
-            return self._session.run(["raw"], {"snr": snr, "beam": beam})[0]
+            return self._runtime.run(["raw"], {"snr": snr, "beam": beam})[0]
 
     def close(self) -> None:
         """See `models.engines.base.Engine`."""
-        self._session = None
+        self._runtime = None
 
 
-def open_session(path: str, threads: int = 1):  # noqa: ANN201  (onnxruntime is imported here only)
-    """An ONNX Runtime session on the processor, without spinning threads."""
+def open_runtime(path: str, threads: int = 1):  # noqa: ANN201  (onnxruntime is imported here only)
+    """An ONNX Runtime on the processor, without spinning threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

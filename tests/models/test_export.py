@@ -45,9 +45,9 @@ def test_onnx_file(weights, tmp_path, batch):
     model = onnx.load(path)
     onnx.checker.check_model(model)
     assert {entry.domain: entry.version for entry in model.opset_import}[""] >= 21
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    runtime = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     expected = by_torch(weights, given(batch))
-    came = session.run(["raw"], given(batch))[0]
+    came = runtime.run(["raw"], given(batch))[0]
     np.testing.assert_allclose(came, expected, atol=1e-5 * np.abs(expected).max())
 
 
