@@ -329,8 +329,8 @@ def threshold_of(card: dict, options: DetectOptions) -> float:
 
 
 def _grid(values: np.ndarray) -> np.ndarray:
-    """Values rounded to 1/256."""
-    return np.rint(np.asarray(values, float) * 256) / 256
+    """Values rounded to 1/1024."""
+    return np.rint(np.asarray(values, float) * 1024) / 1024
 
 
 def _measure(
