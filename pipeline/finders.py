@@ -13,6 +13,8 @@ from models.detections import Detections
 
 # Candidates less likely than this are not carried further: they could not end in a catalogue.
 MIN_PROBABILITY = 0.03
+# A detection of this S/N that has at least this share of the highest S/N within so many px gets at least these odds.
+BRIGHT_SNR, BRIGHT_SHARE, BRIGHT_REACH, BRIGHT_LOGIT = 20.0, 0.3, 32, 4.0
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class NetworkFinder:
                 np.clip(np.rint(c).astype(int), 0, n - 1)
                 for c, n in zip(part.centre.T, window.shape, strict=True)
             )
+            part.logit = trust_bright(part, window)
             found.append(self.physical(part[np.isfinite(window[y, x])]))
         return found
 
@@ -102,6 +105,31 @@ class NetworkFinder:
         }
         part.params = {name: np.asarray(value, np.float32) for name, value in part.params.items()}
         return part
+
+
+def trust_bright(part: Detections, window: np.ndarray) -> np.ndarray:
+    """Log odds of detections, raised for those that are far too bright to be noise or a sidelobe.
+
+    Bright extended sources are rare in training, and the network doubts them; noise never reaches 20 sigma, and
+    sidelobes stay below a tenth of their source. The surroundings that count are less than any network's halo.
+
+    Parameters
+    ----------
+    part : Detections
+        In window pixels.
+    window : ndarray of float32, shape (H, W)
+        S/N with NaN where blank.
+    """
+    logit = part.logit.copy()
+    y, x = np.rint(part.centre).astype(int).T
+    inside = (y >= 0) & (x >= 0) & (y < window.shape[0]) & (x < window.shape[1])
+    for row in np.flatnonzero(inside & (logit < BRIGHT_LOGIT)):
+        value = window[y[row], x[row]]
+        if value > BRIGHT_SNR:
+            rows, columns = (slice(max(c[row] - BRIGHT_REACH, 0), c[row] + BRIGHT_REACH + 1) for c in (y, x))
+            if value > BRIGHT_SHARE * np.nanmax(window[rows, columns]):
+                logit[row] = BRIGHT_LOGIT
+    return logit
 
 
 class ThresholdFinder:

@@ -7,22 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from survey_io.catalogue import SDC1_COLUMNS
 from survey_io.errors import InputError
 
-SDC1_COLUMNS = (
-    "id",
-    "ra_core",
-    "dec_core",
-    "ra_cent",
-    "dec_cent",
-    "flux",
-    "core_frac",
-    "b_maj",
-    "b_min",
-    "pa",
-    "size",
-    "class",
-)
 TRAINING_COLUMNS = (*SDC1_COLUMNS, "selection", "x", "y")
 _INTEGERS = {"id", "size", "class", "selection"}
 

@@ -10,14 +10,10 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
 
+from ..catalogue import SDC1_COLUMNS
+
 if TYPE_CHECKING:
     from .continuum import Simulation, Sources
-
-SDC1_COLUMNS = (
-    "id", "ra_core", "dec_core", "ra_cent", "dec_cent", "flux", "core_frac",
-    "b_maj", "b_min", "pa", "size", "class",
-)  # fmt: skip
-
 
 def image_header(
     shape: tuple[int, int],
