@@ -161,6 +161,10 @@ _Found = tuple[tuple[float, float, float], str | None]
 
 def _keyword_beam(header: fits.Header, hdus: fits.HDUList) -> _Found | None:
     if "BMAJ" not in header:
+        if "BMMAJ" in header:
+            # GIPSY's, in arcsec.
+            major, minor = (_number(header.get(key, header["BMMAJ"])) or 0.0 for key in ("BMMAJ", "BMMIN"))
+            return (max(major, minor), min(major, minor), _number(header.get("BMPA")) or 0.0), None
         return None
     return _degrees(header["BMAJ"], header.get("BMIN", header["BMAJ"]), header.get("BPA", 0.0)), None
 
