@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import os
-import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +13,7 @@ from astropy.table import Table
 from threadpoolctl import threadpool_limits
 
 from models.detections import Detections
+from pipeline.default_models import resolve_model
 from pipeline.finders import FinderSpec, make_finder
 from pipeline.gaussians import beam_area, convolve
 from pipeline.infer import (
@@ -32,41 +28,31 @@ from pipeline.measure import reach
 from pipeline.merge import suppress
 from pipeline.options import DetectOptions
 from pipeline.reliability import Calibration, ImageReliability, fit_shift
-from pipeline.tasks import Ledger, local_client, remote_client, run_stage
+from pipeline.runs import (
+    Clock,
+    DetectResult,
+    Progress,
+    file_hash,
+    forget_scratch,
+    open_client,
+    open_ledger,
+    threshold_of,
+    version,
+)
+from pipeline.tasks import Ledger, run_stage
 from survey_io import Beam, InputError, Observation, OptionError, open_image
 from survey_io.background import BackgroundMap, choose_mesh, finish_background
 from survey_io.binned import BinnedPixels
+from survey_io.cube import is_cube
 from survey_io.memory import keep_freed_memory
 from survey_io.tiles import plan_tiles
-
-Progress = Callable[[str, int, int], None]
 
 # Networks are trained on beams of 2.1 to 8.8 px; a wider beam is brought to 4 px or a little more by binning.
 WIDEST_BEAM, BINNED_BEAM = 8.8, 4.0
 # Pixels of one piece of the background estimate.
 BACKGROUND_PIXELS = 4_000_000
-DEFAULT_THRESHOLD = 0.5
 # Side of a window of the measurement: large, since its cost is per call as much as per source.
 MEASURE_TILE = 2048
-
-
-@dataclass(frozen=True)
-class DetectResult:
-    """What came of one image.
-
-    Attributes
-    ----------
-    table : Table
-        The catalogue.
-    files : dict of Path
-        Written files by kind: the formats, "regions", "quicklook", "manifest".
-    manifest : dict
-        Inputs, options, versions, timings (s per stage), counts.
-    """
-
-    table: Table
-    files: dict[str, Path]
-    manifest: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -90,35 +76,13 @@ class Analysis:
     negative_logit: np.ndarray
 
 
-class Clock:
-    """Wall seconds by stage, and the stage's progress."""
-
-    def __init__(self, progress: Progress | None):
-        self.seconds: dict[str, float] = {}
-        self._progress = progress
-
-    @contextlib.contextmanager
-    def stage(self, name: str, total: int = 1) -> Iterator[Callable[[int], None]]:
-        began, done = time.perf_counter(), 0
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            if self._progress:
-                self._progress(name, done, total)
-
-        advance(0)
-        yield advance
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
-
-
 def detect(path: str | Path, options: DetectOptions, *, progress: Progress | None = None) -> DetectResult:
-    """Find and measure the sources of one image and write its catalogue.
+    """Find and measure the sources of one image or spectral-line cube and write its catalogue.
 
     Parameters
     ----------
     path : str or Path
-        FITS image.
+        FITS image; a file whose axes are those of a cube takes the path of `pipeline.detect_cube`.
     options : DetectOptions
     progress : callable, optional
         Called as ``progress(stage, done, total)``.
@@ -135,17 +99,24 @@ def detect(path: str | Path, options: DetectOptions, *, progress: Progress | Non
     from pipeline.outputs import prepare_output, write_outputs
 
     path, clock = Path(path), Clock(progress)
+    if is_cube(path, hdu=options.hdu):
+        from pipeline.detect_cube import detect_cube
+
+        return detect_cube(path, options, progress=progress)
+    options = resolve_model(options, 2)
+    if "sdc2" in options.formats:
+        raise OptionError(f"{path}: format sdc2 is for cubes, this is an image; use sdc1 or another")
     output = prepare_output(options.output)
     with contextlib.ExitStack() as stack:
         hasher = stack.enter_context(ThreadPoolExecutor(1))
         with clock.stage("open"):
             observation = open_image(path, hdu=options.hdu, beam=options.beam)
-            stack.callback(_forget_scratch, observation)
+            stack.callback(forget_scratch, observation)
             digest = hasher.submit(file_hash, path)
             observation.require_finite()
             if "sdc1" in options.formats and observation.beam is not None:
                 observation.jansky_per_beam()
-        ledger = _open_ledger(output, observation, options)
+        ledger = open_ledger(output, observation, options)
         stack.callback(ledger.close)
         result = analyse(observation, options, ledger=ledger, clock=clock)
         files, manifest = write_outputs(
@@ -170,9 +141,11 @@ def analyse(
     clock : Clock, optional
     """
     keep_freed_memory()
+    options = resolve_model(options, 2)
     ledger, clock = ledger or Ledger(None, ""), clock or Clock(None)
+    pieces = int(np.prod([-(-n // options.tile) for n in observation.shape]))
     # One thread of linear algebra per worker: its idle threads spin, and took a third of the engine's time.
-    with threadpool_limits(1, user_api="blas"), _client(options, observation.shape) as (client, workers):
+    with threadpool_limits(1, user_api="blas"), open_client(options, pieces) as (client, workers):
         with clock.stage("background"):
             observation, background, factor = _background(observation, ledger, client)
         pixels = observation.pixels if factor == 1 else BinnedPixels(observation.pixels, factor)
@@ -193,69 +166,6 @@ def analyse(
         table = _catalogue(observation, found, measured, factor, background, p_real, card, options)
     manifest = _manifest(observation, factor, background, finder, card, reliability, options, table)
     return Analysis(observation, table, manifest, negative.logit)
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, read in blocks."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _forget_scratch(observation: Observation) -> None:
-    if observation.pixels.scratch:
-        observation.pixels.path.unlink(missing_ok=True)
-
-
-def _open_ledger(output: Path, observation: Observation, options: DetectOptions) -> Ledger:
-    """The ledger of this image in the output folder, keyed by all that decides what a piece holds."""
-    from models.registry import get_model, list_models
-    from models.weights import find_weights
-
-    weightless = options.model in list_models() and not get_model(options.model).has_weights
-    weights = "" if weightless else file_hash(find_weights(options.model))
-    status = observation.path.stat()
-    key = {
-        "options": options.identity(),
-        "input": [str(observation.path.resolve()), status.st_size, status.st_mtime_ns],
-        "weights": weights,
-        "version": version("skysift"),
-    }
-    path = output / f".{observation.stem}_skysift.ledger"
-    if options.fresh:
-        for suffix in ("", "-wal", "-shm"):
-            Path(f"{path}{suffix}").unlink(missing_ok=True)
-    return Ledger(path, hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest())
-
-
-def version(package: str) -> str:
-    """Installed version of a package; "source" for a checkout that was not installed."""
-    from importlib import metadata
-
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "source"
-
-
-@contextlib.contextmanager
-def _client(options: DetectOptions, shape: tuple[int, int]) -> Iterator[tuple[Any, int]]:
-    """A Dask client, or None where the work is too small for one, and the cores that a network may use."""
-    if options.cluster is not None:
-        if "://" not in options.cluster:
-            raise OptionError(
-                f"cluster: expected the address of a Dask scheduler (tcp://host:port), got {options.cluster!r}; "
-                "the skysift command starts clusters by name"
-            )
-        with remote_client(options.cluster) as client:
-            yield client, 1
-        return
-    workers = options.workers or os.cpu_count() or 1
-    pieces = int(np.prod([-(-n // options.tile) for n in shape]))
-    with local_client(min(workers, pieces)) as client:
-        yield client, workers
 
 
 def _background(
@@ -319,13 +229,6 @@ def _find(
             parts = [Detections.from_arrays(arrays) for _, arrays in ledger.get(stage)]
             found.append(suppress(Detections.concatenate(parts), beam_px))
     return found[0], found[1], searched
-
-
-def threshold_of(card: dict, options: DetectOptions) -> float:
-    """Lowest p_real of a row: the option, else the weights' own, else one half."""
-    if options.threshold is not None:
-        return options.threshold
-    return card.get("threshold") or DEFAULT_THRESHOLD
 
 
 def _grid(values: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from survey_io.errors import OptionError
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
-FORMATS = ("fits", "votable", "parquet", "ecsv", "csv", "sdc1")
+FORMATS = ("fits", "votable", "parquet", "ecsv", "csv", "sdc1", "sdc2")
 
 
 def _split(value: Any) -> Any:
@@ -40,6 +40,12 @@ def _beam(value: Any) -> Any:
     if not 0 < minor <= major < float("inf"):
         raise ValueError("axes must satisfy 0 < MIN <= MAJ")
     return (major, minor, angle % 180.0)
+
+
+def _numbers(value: Any) -> Any:
+    """Let a comma list of numbers on the command line stand for a sequence."""
+    parts = _split(value)
+    return tuple(float(part) for part in parts) if isinstance(parts, tuple) else parts
 
 
 def _hdu(value: Any) -> Any:
@@ -145,7 +151,9 @@ class DetectOptions(Options):
 
     output: Path = Field(Path("skysift_out"), description="Folder for the results; made when missing.")
     model: str = Field(
-        "light", min_length=1, description="Name of a model, or a weights file (.safetensors)."
+        "auto",
+        min_length=1,
+        description="Name of a model, or a weights file (.safetensors); auto = the default for images or for cubes.",
     )
     engine: Literal["auto", "torch", "onnx", "openvino"] = Field(
         "auto", description="What runs the network; auto picks the fastest that is installed."
@@ -160,6 +168,9 @@ class DetectOptions(Options):
         description="Keep rows with p_real of at least this, 0 to 1; null = the model's own.",
     )
     tile: int = Field(1536, ge=64, le=16384, description="Side of a tile's core in pixels, 64 to 16384.")
+    cube_tile: Annotated[tuple[int, int], BeforeValidator(_split)] = Field(
+        (256, 160), description="A cube's tile: channels and pixels of its core's sides, each 16 to 4096."
+    )
     workers: int | None = Field(
         None, ge=1, le=4096, description="Tiles worked on at the same time; null = one per processor core."
     )
@@ -180,6 +191,15 @@ class DetectOptions(Options):
     hdu: Annotated[int | str | None, BeforeValidator(_hdu)] = Field(
         None, description="Extension to read, by number from 0 or by name; null = the first with an image."
     )
+    rest_frequency: float | None = Field(
+        None, gt=0.0, description="Rest frequency of a cube's line in Hz; null = from the cube."
+    )
+    cosmology: Annotated[tuple[float, float] | None, BeforeValidator(_numbers)] = Field(
+        None, description="H0 in km/s/Mpc and Omega_m of a flat cosmology, for HI masses; null = no masses."
+    )
+    products: bool = Field(
+        False, description="Write cubelet, mask, moment maps, spectrum and a picture of each source of a cube."
+    )
     fresh: bool = Field(False, description="Forget an interrupted run of the same image and start again.")
     batch: int = Field(1, ge=1, le=256, description="Tiles given to the network at once, 1 to 256.")
 
@@ -188,6 +208,20 @@ class DetectOptions(Options):
     def _each_once(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(formats))
 
+    @field_validator("cube_tile")
+    @classmethod
+    def _tile_sides(cls, sides: tuple[int, int]) -> tuple[int, int]:
+        if not all(16 <= side <= 4096 for side in sides):
+            raise ValueError("give CHANNELS,PIXELS, each from 16 to 4096")
+        return sides
+
+    @field_validator("cosmology")
+    @classmethod
+    def _expanding(cls, cosmology: tuple[float, float] | None) -> tuple[float, float] | None:
+        if cosmology is not None and not (cosmology[0] > 0 and 0 <= cosmology[1] <= 1):
+            raise ValueError("give H0,OMEGA_M with H0 above 0 and OMEGA_M from 0 to 1")
+        return cosmology
+
     def identity(self) -> dict[str, Any]:
         """Return the fields that decide what a tile's result holds: the key of an interrupted run.
 
@@ -195,7 +229,7 @@ class DetectOptions(Options):
         so that a run may be continued with other workers or another cluster.
         """
         return self.model_dump(
-            mode="json", exclude={"output", "workers", "cluster", "formats", "fresh", "primary_beam"}
+            mode="json", exclude={"output", "workers", "cluster", "formats", "fresh", "primary_beam", "products"}
         )
 
 

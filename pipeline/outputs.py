@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 import sys
 import time
@@ -18,7 +19,7 @@ from survey_io.catalogue import write_catalogue, write_regions, write_sdc1
 
 ENDINGS = {
     "fits": "_cat.fits", "votable": "_cat.vot", "parquet": "_cat.parquet", "ecsv": "_cat.ecsv", "csv": "_cat.csv",
-    "sdc1": "_sdc1.txt",
+    "sdc1": "_sdc1.txt", "sdc2": "_sdc2.txt",
 }  # fmt: skip
 
 
@@ -71,19 +72,27 @@ def write_outputs(
         files["regions"] = write_regions(table, output / f"{stem}.reg", inputs=inputs)
     with clock.stage("picture"):
         files["quicklook"] = write_quicklook(observation, table, output / f"{stem}_quicklook.png")
+    target = output / f"{stem}_run.json"
+    return finish_run(files, manifest, target, pixels=observation.shape, clock=clock, digest=digest)
+
+
+def finish_run(
+    files: dict[str, Path], manifest: dict[str, Any], target: Path, *, pixels: tuple[int, ...], clock: Any,
+    digest: Future[str],
+) -> tuple[dict[str, Path], dict[str, Any]]:  # fmt: skip
+    """Complete the manifest with hash, timings and speed, and write it; returns all files and the manifest."""
     with clock.stage("hash"):
         manifest["input"]["sha256"] = digest.result()
     total = sum(clock.seconds.values())
-    pixels = observation.shape[0] * observation.shape[1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     manifest["timings"] = {name: round(value, 4) for name, value in clock.seconds.items()}
     manifest["total_seconds"] = round(total, 4)
-    manifest["mpix_per_s"] = round(pixels / 1e6 / total, 3)
+    manifest["mpix_per_s"] = round(math.prod(pixels) / 1e6 / total, 3)
     # Kilobytes on Linux, bytes on macOS.
     manifest["peak_memory_mib"] = round(peak / (1024 if sys.platform != "darwin" else 1024**2), 1)
     manifest["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     manifest["files"] = {kind: path.name for kind, path in files.items()}
-    files["manifest"] = output / f"{stem}_run.json"
+    files["manifest"] = target
     temporary = files["manifest"].with_suffix(".json.part")
     temporary.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     temporary.replace(files["manifest"])

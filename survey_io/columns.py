@@ -28,6 +28,8 @@ class Flag(IntFlag):
     HIGH_RESIDUAL = 128
     LOW_PRIMARY_BEAM = 256
     MULTI_COMPONENT = 512
+    FLAGGED_CHANNELS = 1024
+    SPECTRAL_EDGE = 2048
 
     @property
     def meaning(self) -> str:
@@ -46,6 +48,8 @@ _MEANINGS = {
     Flag.HIGH_RESIDUAL: "the fitted Gaussian leaves more than noise behind: not a single Gaussian",
     Flag.LOW_PRIMARY_BEAM: "the primary beam is below a fifth of its peak here; its correction is large",
     Flag.MULTI_COMPONENT: "several detections of one physical source were joined into this row",
+    Flag.FLAGGED_CHANNELS: "channels without usable noise (interference, blank) lie within the line",
+    Flag.SPECTRAL_EDGE: "the line reaches the first or last channel of the cube, so part of its flux is missing",
 }
 
 

@@ -309,14 +309,15 @@ def _write_rows(table: Table, file: IO[bytes], *, header: bool) -> None:
 def read_csv(path: Path) -> Table:
     """Read comma-separated values; units and UCDs that do not depend on the image are put back."""
     from .columns import IMAGE_COLUMNS
+    from .cube_columns import CUBE_COLUMNS
 
     table = _unmasked(Table.read(path, format="ascii.csv"))
-    for column in IMAGE_COLUMNS:
+    for column in CUBE_COLUMNS if "line_flux" in table.colnames else IMAGE_COLUMNS:
         if column.name in table.colnames:
             if len(table) == 0 or column.dtype.startswith(("float", "int")):
                 table[column.name] = table[column.name].astype(column.dtype)
             data = table[column.name]
-            data.unit = None if column.unit in ("Jy", "Jy/beam") else column.unit
+            data.unit = None if column.unit in ("Jy", "Jy/beam", "Jy Hz", "Jy km/s") else column.unit
             data.description, data.meta["ucd"] = column.meaning, column.ucd
     return table
 

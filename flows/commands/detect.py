@@ -1,7 +1,8 @@
-"""``skysift detect``: images to catalogues."""
+"""``skysift detect``: images and cubes to catalogues."""
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,23 +15,30 @@ if TYPE_CHECKING:
 
 
 def detect(
-    images: list[Path] = typer.Argument(..., metavar="IMAGE...", help="FITS images.", show_default=False),
+    images: list[Path] = typer.Argument(
+        ..., metavar="IMAGE...", help="FITS images or spectral-line cubes.", show_default=False
+    ),
     output: Path | None = typer.Option(
         None, "-o", "--output", help="Folder for the results [default: skysift_out]."
     ),
-    model: str | None = typer.Option(None, help="Model name or weights file [default: light]."),
+    model: str | None = typer.Option(
+        None, help="Model name or weights file [default: light, or smooth-clip for cubes]."
+    ),
     engine: str | None = typer.Option(None, help="auto, torch, onnx or openvino [default: auto]."),
     precision: str | None = typer.Option(None, help="f32 or bf16 [default: f32]."),
     threshold: float | None = typer.Option(
         None, help="Keep rows with p_real of at least this [default: the model's]."
     ),
     tile: int | None = typer.Option(None, help="Side of a tile in pixels [default: 1536]."),
+    cube_tile: str | None = typer.Option(
+        None, metavar="CHANNELS,PIXELS", help="Sides of a cube's tile [default: 256,160]."
+    ),
     workers: int | None = typer.Option(
         None, help="Tiles worked on at the same time [default: one per core]."
     ),
     cluster: str | None = typer.Option(None, help="Dask cluster: name, YAML file or tcp://host:port."),
     formats: str | None = typer.Option(
-        None, "--format", help="Comma list of fits, votable, parquet, ecsv, csv, sdc1 [default: fits]."
+        None, "--format", help="Comma list of fits, votable, parquet, ecsv, csv, sdc1, sdc2 [default: fits]."
     ),
     config: Path | None = typer.Option(None, metavar="FILE.yaml", help="Read options from this file."),
     flow: bool = typer.Option(
@@ -39,11 +47,20 @@ def detect(
     fresh: bool = typer.Option(False, "--fresh", help="Do not continue an interrupted run."),
     beam: str | None = typer.Option(None, metavar="MAJ[,MIN[,PA]]", help="Beam in arcsec FWHM and degrees."),
     primary_beam: Path | None = typer.Option(None, metavar="FILE", help="Primary beam response, FITS."),
+    rest_frequency: float | None = typer.Option(
+        None, metavar="HZ", help="Rest frequency of a cube's line [default: from the cube]."
+    ),
+    cosmology: str | None = typer.Option(
+        None, metavar="H0,OMEGA_M", help="Give HI masses with this flat cosmology, such as 70,0.3."
+    ),
+    products: bool = typer.Option(
+        False, "--products", help="Write cubelet, mask, moment maps, spectrum and picture of a cube's sources."
+    ),
     hdu: str | None = typer.Option(
         None, help="Extension by number (from 0) or name [default: the first image]."
     ),
 ) -> int:
-    """Find the sources of each IMAGE and write catalogue, regions, picture and manifest.
+    """Find the sources of each IMAGE (or cube) and write catalogue, regions, picture and manifest.
 
     Options may also stand in the file given with --config and in the environment, as
     SKYSIFT_DETECT_TILE=2048; the command line wins over the environment, and that over the file.
@@ -54,8 +71,10 @@ def detect(
 
     given = {
         "output": output, "model": model, "engine": engine, "precision": precision, "threshold": threshold,
-        "tile": tile, "workers": workers, "cluster": cluster, "formats": formats, "fresh": fresh or None,
+        "tile": tile, "cube_tile": cube_tile, "workers": workers, "cluster": cluster, "formats": formats,
+        "fresh": fresh or None,
         "beam": beam, "primary_beam": primary_beam, "hdu": hdu,
+        "rest_frequency": rest_frequency, "cosmology": cosmology, "products": products or None,
     }  # fmt: skip
     options = resolve_options(DetectOptions, given, config=config)
     url = configured_api_url()
@@ -93,16 +112,17 @@ def show_outcome(outcome: Outcome) -> None:
     result = outcome.result
     count = len(result.table)
     speed = pixels_per_second(outcome)
-    rate = "" if speed is None else f", {speed / 1e6:.3g} Mpix/s"
+    what = "Mvoxel" if len(result.manifest.get("input", {}).get("shape", ())) == 3 else "Mpix"
+    rate = "" if speed is None else f", {speed / 1e6:.3g} {what}/s"
     print(f"{outcome.path}: {count} source{'' if count == 1 else 's'} in {outcome.seconds:.1f} s{rate}")
     for path in result.files.values():
         print(f"  {path}", flush=True)
 
 
 def pixels_per_second(outcome: Outcome) -> float | None:
-    """Return image pixels over wall time, None when the manifest has no image shape."""
+    """Return pixels (or voxels) over wall time, None when the manifest has no image shape."""
     manifest = outcome.result.manifest if outcome.result is not None else {}
     shape = manifest.get("input", {}).get("shape")
     if not shape or outcome.seconds <= 0:
         return None
-    return shape[0] * shape[1] / outcome.seconds
+    return math.prod(shape) / outcome.seconds

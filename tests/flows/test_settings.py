@@ -24,7 +24,7 @@ def test_command_line_over_environment_over_file_over_default(recipe: Path) -> N
         DetectOptions, {"tile": 128, "engine": None}, config=recipe, environment=environment
     )
     assert (options.tile, options.batch, options.formats) == (128, 3, ("fits", "csv"))
-    assert (options.model, options.engine) == ("light", "auto")
+    assert (options.model, options.engine) == ("auto", "auto")
 
 
 def test_a_misspelt_key_is_refused_and_named(tmp_path: Path) -> None:

@@ -1,0 +1,152 @@
+"""One face for every finder of lines in cubes: a network behind an engine, or the filter bank without weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from models.detections import Detections
+
+# Candidates less likely than this are not carried further: they could not end in a catalogue.
+MIN_PROBABILITY = 0.03
+# Two detections nearer than this part of the larger one's extent, axis by axis, are one galaxy.
+SAME_SOURCE = 0.6
+# Extents below these do not tell two sources apart: channels, and beams.
+LEAST_CHANNELS, LEAST_BEAMS = 4.0, 1.0
+
+
+@dataclass(frozen=True)
+class CubeFinderSpec:
+    """What a worker needs to find lines in a window: small, hashable and picklable.
+
+    Attributes
+    ----------
+    model : str
+        Registered name, or path of a weights file.
+    engine, precision : str
+        As `models.engines.base.EngineSpec`.
+    threads : int
+        Processor cores of one call.
+    beam : (major, minor, theta)
+        FWHM in px, rad.
+    scale_rms : tuple of float
+        Noise of each filter of the filter bank, measured once for the whole cube; empty for a network.
+    stride, halo : tuple of int
+        Per axis (channel, y, x).
+    """
+
+    model: str
+    engine: str
+    precision: str
+    threads: int
+    beam: tuple[float, float, float]
+    scale_rms: tuple[float, ...] = ()
+    stride: tuple[int, int, int] = field(default=(1, 1, 1), compare=False)
+    halo: tuple[int, int, int] = field(default=(0, 0, 0), compare=False)
+
+    @property
+    def beam_px(self) -> float:
+        """Geometric mean of the beam's axes, px."""
+        return math.sqrt(self.beam[0] * self.beam[1])
+
+    def find(self, snr: np.ndarray) -> Detections:
+        """Detections of one window, in window pixels.
+
+        Parameters
+        ----------
+        snr : ndarray of float32, shape (C, H, W)
+            S/N with NaN where blank.
+        """
+        return _load(self).find(snr)
+
+
+class FilterFinder:
+    """The weightless detector."""
+
+    def __init__(self, spec: CubeFinderSpec):
+        from models.registry import get_model
+
+        self.detector = get_model(spec.model).build()
+        self.spec = spec
+
+    def find(self, snr: np.ndarray) -> Detections:
+        d = self.detector.find(snr, self.spec.beam_px, self.spec.scale_rms)
+        centre = np.stack([d["z"], d["y"], d["x"]], -1).astype(float)
+        score = np.clip(d["score"], 1e-9, 1 - 1e-9)
+        return Detections(
+            centre,
+            np.asarray(d["size"], np.float32).reshape(-1, 3),
+            np.log(score / (1 - score)).astype(np.float32),
+            np.rint(centre).astype(np.int64),
+            {"peak_snr": np.asarray(d["peak_snr"], np.float32)},
+        )
+
+
+@lru_cache(maxsize=4)
+def _load(spec: CubeFinderSpec) -> Any:
+    return FilterFinder(spec)
+
+
+def make_cube_finder(
+    model: str,
+    pixels: Any,
+    noise: Any,
+    *,
+    engine: str,
+    precision: str,
+    threads: int,
+    beam: tuple[float, float, float],
+) -> tuple[CubeFinderSpec, dict[str, Any]]:
+    """Resolve a model's name or file into a finder for this cube, and its card (empty without weights)."""
+    from models.detectors.smooth_clip import measure_scale_rms
+    from models.registry import get_model
+
+    beam_px = math.sqrt(beam[0] * beam[1])
+    detector = get_model(model).build()
+    rms = tuple(float(v) for v in measure_scale_rms(pixels, noise, beam_px, detector=detector))
+    halo = tuple(int(v) for v in detector.halo(beam_px))
+    return CubeFinderSpec(model, "none", "f32", threads, beam, rms, (1, 1, 1), halo), {}
+
+
+def suppress_lines(found: Detections, beam_px: float) -> Detections:
+    """Exact greedy suppression over the whole cube, independent of the order of rows; sorted by position.
+
+    A detection falls when a better one lies within `SAME_SOURCE` of either's extent, channels and pixels each measured
+    by the extents of their own axis.
+    """
+    if len(found) == 0:
+        return found
+    least = np.array([LEAST_CHANNELS, LEAST_BEAMS * beam_px, LEAST_BEAMS * beam_px])
+    size = np.maximum(found.size, least)
+    rank = np.round(found.logit.astype(np.float64), 4)
+    # Pairs are looked for in units of the least extent, with each detection's own radius; then judged exactly.
+    scaled = found.centre / least
+    radius = SAME_SOURCE * (size / least).max(axis=1)
+    keep = _ellipsoid_nms(found.centre, size, scaled, radius, rank)
+    return found[keep].sorted()
+
+
+def _ellipsoid_nms(
+    centre: np.ndarray, size: np.ndarray, scaled: np.ndarray, radius: np.ndarray, rank: np.ndarray
+) -> np.ndarray:
+    from scipy.spatial import cKDTree
+
+    order = np.lexsort((*centre.T, -rank))
+    tree = cKDTree(scaled)
+    kept = np.zeros(len(centre), bool)
+    fallen = np.zeros(len(centre), bool)
+    widest = float(radius.max())
+    for row in order:
+        if fallen[row]:
+            continue
+        kept[row] = True
+        near = np.asarray(tree.query_ball_point(scaled[row], widest), int)
+        near = near[~kept[near]]
+        extent = np.maximum(size[near], size[row])
+        inside = (((centre[near] - centre[row]) / (SAME_SOURCE * extent)) ** 2).sum(axis=1) < 1
+        fallen[near[inside]] = True
+    return kept

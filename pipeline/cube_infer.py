@@ -1,0 +1,86 @@
+"""The pieces of work of one cube, each a plain function of small arguments: what Dask workers are sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from models.detections import Detections
+from pipeline.cube_finders import CubeFinderSpec
+from pipeline.merge import owned
+from survey_io.tiles import Tile, plan_tiles
+
+Arrays = dict[str, np.ndarray]
+Window3 = tuple[slice, slice, slice]
+
+# The negated cube is searched in blocks of these sides, up to this many voxels in all.
+NEGATIVE_BLOCK = (256, 128, 128)
+NEGATIVE_VOXELS = 64_000_000
+
+
+def read_cube_snr(pixels: Any, noise: Any, window: Window3) -> np.ndarray:
+    """S/N of a window, float32; NaN where blank, flagged, outside the cube, or without a noise estimate."""
+    voxels = pixels.read(window)
+    voxels -= noise.level(window)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        voxels /= noise.rms(window)
+    voxels[~np.broadcast_to(noise.good(window), voxels.shape)] = np.nan
+    voxels[~np.isfinite(voxels)] = np.nan
+    return voxels
+
+
+def find_cube_piece(pixels: Any, noise: Any, finder: CubeFinderSpec, tile: Tile, negative: bool = False) -> Arrays:
+    """Candidates whose anchors a tile owns, in cube voxels, and the highest S/N over channels and over rows."""
+    snr = read_cube_snr(pixels, noise, tile.full)
+    if negative:
+        np.negative(snr, out=snr)
+    if np.isnan(snr).all():
+        found = Detections.empty(3)
+    else:
+        found = owned(finder.find(snr).shifted(tile.origin), tile.core)
+    core = tuple(
+        slice(c.start - f.start, c.stop - f.start) for c, f in zip(tile.core, tile.full, strict=True)
+    )
+    inner = np.nan_to_num(snr[core], nan=-np.inf)
+    return {
+        **found.to_arrays(),
+        "sky": inner.max(axis=0).astype(np.float16),
+        "position_velocity": inner.max(axis=1).astype(np.float16),
+        "blank": np.array(np.isneginf(inner).sum()),
+    }
+
+
+def negative_cube_tiles(shape: tuple[int, int, int], finder: CubeFinderSpec) -> tuple[list[Tile], float]:
+    """Blocks of the cube for the search of the negated cube, evenly spread, and their share of its volume.
+
+    They depend on the cube's shape only, so that probabilities do not depend on the tiling.
+    """
+    tiles = plan_tiles(shape, tile=NEGATIVE_BLOCK, halo=finder.halo, stride=finder.stride)
+    count = max(1, min(len(tiles), NEGATIVE_VOXELS // int(np.prod(NEGATIVE_BLOCK))))
+    chosen = [tiles[int((i + 0.5) * len(tiles) / count)] for i in range(count)]
+    volume = sum(int(np.prod([s.stop - s.start for s in tile.core])) for tile in chosen)
+    return chosen, volume / float(np.prod(shape))
+
+
+def assemble_maps(
+    shape: tuple[int, int, int], tiles: list[Tile], parts: list[tuple[int, Arrays]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Highest S/N over channels, (ny, nx), and over rows, (nchan, nx), from the pieces of `find_cube_piece`."""
+    sky = np.full(shape[1:], -np.inf, np.float32)
+    velocity = np.full((shape[0], shape[2]), -np.inf, np.float32)
+    for number, arrays in parts:
+        c, y, x = tiles[number].core
+        sky[y, x] = np.maximum(sky[y, x], arrays["sky"])
+        velocity[c, x] = np.maximum(velocity[c, x], arrays["position_velocity"])
+    return np.where(np.isneginf(sky), np.nan, sky), np.where(np.isneginf(velocity), np.nan, velocity)
+
+
+def measure_cube_piece(
+    pixels: Any, noise: Any, spectral: Any, beam: tuple[float, float, float], pixel_scale: float,
+    sources: Arrays, batch: np.ndarray,
+) -> Arrays:  # fmt: skip
+    """Measurements of a batch of sources, by `measure_lines`; all sources come along as neighbours."""
+    from pipeline.measure_cube import measure_lines
+
+    return measure_lines(pixels, noise, spectral, beam=beam, pixel_scale=pixel_scale, sources=sources, which=batch)

@@ -1,0 +1,32 @@
+"""Which model serves which data when none is named, and whether a named one can."""
+
+from __future__ import annotations
+
+from pipeline.options import DetectOptions
+from survey_io.errors import OptionError
+
+DEFAULT_MODELS = {2: "light", 3: "smooth-clip"}
+_DATA = {1: "spectra", 2: "images", 3: "cubes"}
+
+
+def resolve_model(options: DetectOptions, ndim: int) -> DetectOptions:
+    """The same options with a model that reads data of so many dimensions.
+
+    Raises
+    ------
+    OptionError
+        When the named model, or the one a weights file holds, reads other data; with the names that fit.
+    """
+    from models.registry import get_model, list_models
+    from models.weights import find_weights, read_card
+
+    if options.model == "auto":
+        return options.with_changes(model=DEFAULT_MODELS[ndim])
+    name = options.model if options.model in list_models() else read_card(find_weights(options.model)).model
+    reads = get_model(name).ndim
+    if reads != ndim:
+        fitting = ", ".join(list_models(kind="detector", ndim=ndim))
+        raise OptionError(
+            f"model {options.model!r} reads {_DATA[reads]}, and these are {_DATA[ndim]}: use one of {fitting}"
+        )
+    return options

@@ -1,0 +1,231 @@
+"""One spectral-line cube to one catalogue, read from top to bottom: the image's path with one axis more."""
+
+from __future__ import annotations
+
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+from threadpoolctl import threadpool_limits
+
+from models.detections import Detections
+from pipeline.cube_catalogue import build_cube_catalogue
+from pipeline.cube_finders import CubeFinderSpec, make_cube_finder, suppress_lines
+from pipeline.cube_infer import assemble_maps, find_cube_piece, measure_cube_piece, negative_cube_tiles
+from pipeline.default_models import resolve_model
+from pipeline.gaussians import beam_area
+from pipeline.options import DetectOptions
+from pipeline.reliability import Calibration, ImageReliability, fit_shift
+from pipeline.runs import (
+    Clock,
+    DetectResult,
+    Progress,
+    file_hash,
+    forget_scratch,
+    open_client,
+    open_ledger,
+    threshold_of,
+    version,
+)
+from pipeline.tasks import Ledger, run_stage
+from survey_io import InputError, OptionError
+from survey_io.cube import Cube, open_cube
+from survey_io.cube_noise import CubeNoise, estimate_cube_noise
+from survey_io.memory import keep_freed_memory
+from survey_io.tiles import plan_tiles
+
+# Sources measured by one piece of work.
+MEASURE_BATCH = 16
+# Without weights the false detections' odds are known only from the cube's own negative.
+WEIGHTLESS = Calibration(noise_share=1.0, confusion=0.0, shift_width=2.0)
+
+
+@dataclass(frozen=True)
+class CubeAnalysis:
+    """A cube's catalogue before it is written.
+
+    Attributes
+    ----------
+    table : Table
+    measured : dict of ndarray
+        Measurements in px and channels, same rows.
+    sky, position_velocity : ndarray
+        Highest S/N over channels, (ny, nx), and over rows, (nchan, nx); for the picture.
+    manifest : dict
+        Still without timings and hashes.
+    negative_logit : ndarray
+        Detector's log odds of what was found in the searched part of the negated cube.
+    """
+
+    table: Table
+    measured: dict[str, np.ndarray]
+    noise: CubeNoise
+    sky: np.ndarray
+    position_velocity: np.ndarray
+    manifest: dict[str, Any]
+    negative_logit: np.ndarray
+
+
+def detect_cube(path: str | Path, options: DetectOptions, *, progress: Progress | None = None) -> DetectResult:
+    """Find and measure the sources of one spectral-line cube and write its catalogue.
+
+    Parameters
+    ----------
+    path : str or Path
+        FITS cube.
+    options : DetectOptions
+    progress : callable, optional
+        Called as ``progress(stage, done, total)``.
+
+    Raises
+    ------
+    InputError, OptionError, OutputError
+        One line each: what was expected, what came, what to do.
+    """
+    from pipeline.cube_outputs import write_cube_outputs
+    from pipeline.outputs import prepare_output
+
+    path, clock = Path(path), Clock(progress)
+    options = resolve_model(options, 3)
+    if "sdc1" in options.formats:
+        raise OptionError(f"{path}: format sdc1 is for images, this is a cube; use sdc2 or another")
+    if options.primary_beam is not None:
+        raise OptionError(f"{path}: --primary-beam is for images; a cube's fluxes are not corrected yet")
+    output = prepare_output(options.output)
+    with contextlib.ExitStack() as stack:
+        hasher = stack.enter_context(ThreadPoolExecutor(1))
+        with clock.stage("open"):
+            cube = open_cube(path, hdu=options.hdu, beam=options.beam, rest_frequency=options.rest_frequency)
+            stack.callback(forget_scratch, cube)
+            _require_beam(cube)
+            digest = hasher.submit(file_hash, path)
+        ledger = open_ledger(output, cube, options)
+        stack.callback(ledger.close)
+        result = analyse_cube(cube, options, ledger=ledger, clock=clock)
+        files, manifest = write_cube_outputs(cube, result, output, options, clock=clock, digest=digest)
+        ledger.close(delete=True)
+    return DetectResult(result.table, files, manifest)
+
+
+def analyse_cube(
+    cube: Cube, options: DetectOptions, *, ledger: Ledger | None = None, clock: Clock | None = None
+) -> CubeAnalysis:
+    """Everything between an opened cube and its written catalogue."""
+    keep_freed_memory()
+    options = resolve_model(options, 3)
+    ledger, clock = ledger or Ledger(None, ""), clock or Clock(None)
+    channels, side = options.cube_tile
+    pieces = int(np.prod([-(-n // t) for n, t in zip(cube.shape, (channels, side, side), strict=True)]))
+    with threadpool_limits(1, user_api="blas"), open_client(options, pieces) as (client, workers):
+        with clock.stage("noise"):
+            noise = estimate_cube_noise(cube.pixels)
+            _require_noise(cube, noise)
+            beam = cube.plane.beam_pixels()
+            finder, card = make_cube_finder(
+                options.model, cube.pixels, noise,
+                engine=options.engine, precision=options.precision, threads=workers, beam=beam,
+            )  # fmt: skip
+        tiles = plan_tiles(cube.shape, tile=(channels, side, side), halo=finder.halo, stride=finder.stride)
+        found, maps = _find(cube, noise, finder, tiles, "detect", ledger, client, clock)
+        blocks, searched = negative_cube_tiles(cube.shape, finder)
+        negative, _ = _find(cube, noise, finder, blocks, "negative", ledger, client, clock)
+        kept_calibration = card.get("calibration", {}).get("reliability")
+        calibration = Calibration(**kept_calibration) if kept_calibration else WEIGHTLESS
+        beams = float(np.prod(cube.shape)) / float(beam_area(beam[0], beam[1]))
+        reliability = fit_shift(found.logit, negative.logit, searched, beams, calibration)
+        p_real = calibration.probability(found.logit, reliability.shift)
+        keep = p_real >= threshold_of(card, options)
+        found, p_real = found[keep], p_real[keep]
+        measured = _measure(cube, noise, found, beam, options, ledger, client, clock)
+    with clock.stage("catalogue"):
+        table = build_cube_catalogue(cube, found, measured, p_real=p_real, cosmology=options.cosmology)
+    manifest = _manifest(cube, noise, finder, card, reliability, options, table)
+    return CubeAnalysis(table, measured, noise, *maps, manifest, negative.logit)
+
+
+def _require_beam(cube: Cube) -> None:
+    if cube.plane.beam is None:
+        raise InputError(
+            f"{cube.path}: expected a beam in the header (BMAJ above 0) or in a BEAMS table, found none; "
+            "give it with --beam MAJ,MIN,PA in arcsec and degrees"
+        )
+
+
+def _require_noise(cube: Cube, noise: CubeNoise) -> None:
+    if np.asarray(noise.flagged).all():
+        raise InputError(
+            f"{cube.path}: expected channels with noise, every one of the {cube.shape[0]} is blank or constant; "
+            "choose another extension with --hdu"
+        )
+
+
+def _find(
+    cube: Cube, noise: CubeNoise, finder: CubeFinderSpec, tiles: list[Any], stage: str,
+    ledger: Ledger, client: Any, clock: Clock,
+) -> tuple[Detections, tuple[np.ndarray, np.ndarray]]:  # fmt: skip
+    """Candidates of some tiles, suppressed, and the maps of the highest S/N."""
+    negative = stage == "negative"
+    with clock.stage(stage, len(tiles)) as advance:
+        pieces = ((i, (cube.pixels, noise, finder, tile, negative)) for i, tile in enumerate(tiles))
+        run_stage(stage, find_cube_piece, pieces, ledger, client=client, advance=advance)
+    with clock.stage("merge"):
+        parts = list(ledger.get(stage))
+        maps = assemble_maps(cube.shape, tiles, parts)
+        keys = ("centre", "size", "logit", "anchor")
+        kept = [{n: a for n, a in arrays.items() if n in keys or n.startswith("param_")} for _, arrays in parts]
+        found = suppress_lines(Detections.concatenate([Detections.from_arrays(p) for p in kept]), finder.beam_px)
+    return found, maps
+
+
+def _measure(
+    cube: Cube, noise: CubeNoise, found: Detections, beam: tuple[float, float, float], options: DetectOptions,
+    ledger: Ledger, client: Any, clock: Clock,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Measurements of all detections, in their order."""
+    # Engines and tilings differ in the last digits; what starts from rounded numbers starts from the same.
+    centre, size = (np.rint(np.asarray(a, float) * 1024) / 1024 for a in (found.centre, found.size))
+    sources = {f"{axis}": centre[:, i] for i, axis in enumerate("zyx")}
+    sources |= {f"size_{axis}": size[:, i] for i, axis in enumerate("zyx")}
+    batches = [np.arange(i, min(i + MEASURE_BATCH, len(found))) for i in range(0, max(len(found), 1), MEASURE_BATCH)]
+    with clock.stage("measure", len(batches)) as advance:
+        pieces = (
+            (i, (cube.pixels, noise, cube.spectral, beam, cube.plane.pixel_scale, sources, batch))
+            for i, batch in enumerate(batches)
+        )
+        run_stage("measure", measure_cube_piece, pieces, ledger, client=client, advance=advance)
+        parts = [arrays for _, arrays in ledger.get("measure")]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _manifest(
+    cube: Cube, noise: CubeNoise, finder: CubeFinderSpec, card: dict, reliability: ImageReliability,
+    options: DetectOptions, table: Table,
+) -> dict[str, Any]:  # fmt: skip
+    beam, spectral = cube.plane.beam, cube.spectral
+    return {
+        "input": {
+            "path": str(cube.path),
+            "shape": list(cube.shape),
+            "unit": None if cube.plane.unit is None else cube.plane.unit.to_string(),
+            "spectral_axis": spectral.kind,
+            "rest_frequency_hz": spectral.rest_frequency,
+            "frequency_hz": [float(spectral.frequency(0)), float(spectral.frequency(cube.shape[0] - 1))],
+            "pixel_scale_arcsec": cube.plane.pixel_scale,
+            "beam": {"major": beam.major, "minor": beam.minor, "pa": beam.pa, "origin": beam.origin},
+            "beams_per_channel": cube.beams is not None,
+            "notes": list(cube.notes),
+        },
+        "model": {
+            "name": options.model, "engine": finder.engine, "precision": finder.precision,
+            "sha256": card.get("sha256", ""), "threshold": threshold_of(card, options),
+        },
+        "noise": noise.summary(),
+        "reliability": reliability.summary(),
+        "options": options.model_dump(mode="json"),
+        "versions": {name: version(name) for name in ("skysift", "numpy", "astropy", "torch", "dask", "openvino")},
+        "counts": {"sources": len(table), "flagged": int(np.count_nonzero(table["flags"]))},
+    }  # fmt: skip

@@ -1,0 +1,137 @@
+"""What every run of a file has, image or cube: its clock, its ledger, its workers and what comes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from astropy.table import Table
+
+from pipeline.options import DetectOptions
+from pipeline.tasks import Ledger, local_client, remote_client
+from survey_io import Observation, OptionError
+
+if TYPE_CHECKING:
+    from survey_io.cube import Cube
+
+Progress = Callable[[str, int, int], None]
+
+DEFAULT_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class DetectResult:
+    """What came of one image.
+
+    Attributes
+    ----------
+    table : Table
+        The catalogue.
+    files : dict of Path
+        Written files by kind: the formats, "regions", "quicklook", "manifest".
+    manifest : dict
+        Inputs, options, versions, timings (s per stage), counts.
+    """
+
+    table: Table
+    files: dict[str, Path]
+    manifest: dict[str, Any]
+
+
+class Clock:
+    """Wall seconds by stage, and the stage's progress."""
+
+    def __init__(self, progress: Progress | None):
+        self.seconds: dict[str, float] = {}
+        self._progress = progress
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total: int = 1) -> Iterator[Callable[[int], None]]:
+        began, done = time.perf_counter(), 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            if self._progress:
+                self._progress(name, done, total)
+
+        advance(0)
+        yield advance
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def forget_scratch(observation: Observation | Cube) -> None:
+    """Delete the unpacked copy of a compressed file."""
+    if observation.pixels.scratch:
+        observation.pixels.path.unlink(missing_ok=True)
+
+
+def open_ledger(output: Path, observation: Observation | Cube, options: DetectOptions) -> Ledger:
+    """The ledger of this image or cube in the output folder, keyed by all that decides what a piece holds."""
+    from models.registry import get_model, list_models
+    from models.weights import find_weights
+
+    weightless = options.model in list_models() and not get_model(options.model).has_weights
+    weights = "" if weightless else file_hash(find_weights(options.model))
+    status = observation.path.stat()
+    key = {
+        "options": options.identity(),
+        "input": [str(observation.path.resolve()), status.st_size, status.st_mtime_ns],
+        "weights": weights,
+        "version": version("skysift"),
+    }
+    path = output / f".{observation.stem}_skysift.ledger"
+    if options.fresh:
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+    return Ledger(path, hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest())
+
+
+def version(package: str) -> str:
+    """Installed version of a package; "source" for a checkout that was not installed."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "source"
+
+
+@contextlib.contextmanager
+def open_client(options: DetectOptions, pieces: int) -> Iterator[tuple[Any, int]]:
+    """A Dask client, or None where the work is too small for one, and the cores that a network may use."""
+    if options.cluster is not None:
+        if "://" not in options.cluster:
+            raise OptionError(
+                f"cluster: expected the address of a Dask scheduler (tcp://host:port), got {options.cluster!r}; "
+                "the skysift command starts clusters by name"
+            )
+        with remote_client(options.cluster) as client:
+            yield client, 1
+        return
+    workers = options.workers or os.cpu_count() or 1
+    with local_client(min(workers, pieces)) as client:
+        yield client, workers
+
+
+def threshold_of(card: dict, options: DetectOptions) -> float:
+    """Lowest p_real of a row: the option, else the weights' own, else one half."""
+    if options.threshold is not None:
+        return options.threshold
+    return card.get("threshold") or DEFAULT_THRESHOLD

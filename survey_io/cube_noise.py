@@ -1,0 +1,242 @@
+"""Noise of a spectral-line cube: per channel and position, with residual continuum and flagged channels.
+
+The rms of a voxel is that of its channel times a smooth map over the sky. Both come from medians of the values
+below the level, which neither galaxies nor a few bad voxels move. What is left of the continuum is the median along a
+line of sight, taken off only where it is significant: elsewhere it would only add noise that all channels share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import median_filter, zoom
+
+__all__ = ["ArrayCube", "CubeNoise", "estimate_cube_noise"]
+
+Window3 = tuple[slice, slice, slice]
+
+HALF_NORMAL = 0.6744898
+# Voxels read at a time, and looked at per channel.
+SLAB_VOXELS = 24_000_000
+SAMPLES = 12_000
+# A channel this much noisier than its surroundings is interference.
+RFI_RATIO, RFI_SPAN = 2.0, 31
+# Fewer channels than this cannot tell continuum from a line.
+CONTINUUM_CHANNELS = 200
+CONTINUUM_SIGMA = 4.0
+# A line of sight this much noisier than its surroundings holds a badly subtracted source.
+SIGHT_RATIO = 1.6
+MESH = 32
+
+
+@dataclass(frozen=True)
+class ArrayCube:
+    """An array that is read like the voxels of a file."""
+
+    array: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.array.shape
+
+    def read(self, window: Window3 | None = None) -> np.ndarray:
+        """A float32 copy of a window, NaN outside the array."""
+        if window is None:
+            return np.array(self.array, np.float32)
+        out = np.full([s.stop - s.start for s in window], np.nan, np.float32)
+        inside = [slice(max(s.start, 0), max(min(s.stop, n), 0)) for s, n in zip(window, self.array.shape, strict=True)]
+        if all(s.start < s.stop for s in inside):
+            target = tuple(slice(i.start - s.start, i.stop - s.start) for i, s in zip(inside, window, strict=True))
+            out[target] = self.array[tuple(inside)]
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class CubeNoise:
+    """Noise of one cube. Windows may reach outside it; there the values of its border hold.
+
+    Attributes
+    ----------
+    channel_rms : ndarray of float32, shape (nchan,)
+        NaN for flagged channels.
+    relative : ndarray of float32, shape (ny, nx)
+        rms over that of the channel; NaN on lines of sight that are flagged or blank.
+    continuum : ndarray of float32, shape (ny, nx)
+        What is taken off every channel; 0 where the residual is not significant.
+    rfi_channels, continuum_sights : int
+        Numbers of flagged channels (those that hold values) and lines of sight.
+    """
+
+    channel_rms: np.ndarray
+    relative: np.ndarray
+    continuum: np.ndarray
+    rfi_channels: int
+    continuum_sights: int
+
+    @property
+    def flagged(self) -> np.ndarray:
+        """Channels without usable noise, bool (nchan,)."""
+        return ~np.isfinite(self.channel_rms)
+
+    def rms(self, window: Window3) -> np.ndarray:
+        """rms of a window's voxels, float32, in the unit of the cube; NaN where flagged."""
+        c, y, x = (_clipped(s, n) for s, n in zip(window, (len(self.channel_rms), *self.relative.shape), strict=True))
+        return self.channel_rms[c][:, None, None] * self.relative[np.ix_(y, x)][None]
+
+    def level(self, window: Window3) -> np.ndarray:
+        """Residual continuum of a window's lines of sight, float32 (1, ny, nx)."""
+        y, x = (_clipped(s, n) for s, n in zip(window[1:], self.continuum.shape, strict=True))
+        return self.continuum[np.ix_(y, x)][None]
+
+    def good(self, window: Window3) -> np.ndarray:
+        """Where voxels of a window may be used, bool, broadcasts to its shape."""
+        c, y, x = (_clipped(s, n) for s, n in zip(window, (len(self.channel_rms), *self.relative.shape), strict=True))
+        return np.isfinite(self.channel_rms[c])[:, None, None] & np.isfinite(self.relative[np.ix_(y, x)])[None]
+
+    def summary(self) -> dict[str, Any]:
+        """For the manifest."""
+        usable = self.channel_rms[np.isfinite(self.channel_rms)]
+        return {
+            "median_rms": float(np.median(usable)) if usable.size else None,
+            "lowest_rms": float(usable.min()) if usable.size else None,
+            "highest_rms": float(usable.max()) if usable.size else None,
+            "flagged_channels": int(self.flagged.sum()),
+            "rfi_channels": self.rfi_channels,
+            "continuum_sights": self.continuum_sights,
+            "continuum_subtracted": int(np.count_nonzero(self.continuum)),
+        }
+
+
+def _clipped(span: slice, size: int) -> np.ndarray:
+    return np.clip(np.arange(span.start, span.stop), 0, size - 1)
+
+
+def estimate_cube_noise(pixels: Any) -> CubeNoise:
+    """Estimate the noise of a cube, reading it twice in slabs of bounded size.
+
+    Parameters
+    ----------
+    pixels : CubeSource or ArrayCube
+
+    Returns
+    -------
+    CubeNoise
+        Its numbers depend on the cube only, not on how it is tiled later.
+    """
+    nchan, ny, nx = pixels.shape
+    continuum, spread = _sights(pixels)
+    rms = np.full(nchan, np.nan, np.float32)
+    # Bands of rows, evenly spread, hold enough voxels of each channel.
+    rows = max(1, min(ny, -(-SAMPLES // nx)))
+    bands = np.unique(np.linspace(0, ny - rows, min(8, ny // rows)).astype(int))
+    rows = max(1, -(-rows // len(bands)))
+    step = max(1, SLAB_VOXELS // (ny * nx))
+    for first in range(0, nchan, step):
+        last = min(first + step, nchan)
+        parts = [pixels.read((slice(first, last), slice(b, min(b + rows, ny)), slice(0, nx))) for b in bands]
+        parts = [p - continuum[b : b + p.shape[1]][None] for p, b in zip(parts, bands, strict=True)]
+        sample = np.concatenate([p.reshape(last - first, -1) for p in parts], axis=1)
+        rms[first:last] = [_negative_rms(channel) for channel in sample]
+    rms[~(rms > 0)] = np.nan
+    rfi = _noisy_channels(rms)
+    rms[rfi] = np.nan
+    relative, bad = _relative_map(spread, flag=nchan >= CONTINUUM_CHANNELS)
+    return CubeNoise(rms, relative, continuum, int(rfi.sum()), bad)
+
+
+def _negative_rms(values: np.ndarray) -> float:
+    """rms of zero-mean noise from its negative half; NaN for fewer than 30 values or a constant."""
+    values = values[np.isfinite(values)]
+    below = values[values < 0]
+    if len(values) < 30 or len(below) < 10:
+        return np.nan
+    one_sided = np.median(-below) / HALF_NORMAL
+    # A channel whose values are not centred on 0: the scatter around its own median, if that is less.
+    centre = np.median(values)
+    return float(min(one_sided, np.median(np.abs(values - centre)) / HALF_NORMAL))
+
+
+def _noisy_channels(rms: np.ndarray) -> np.ndarray:
+    finite = np.isfinite(rms)
+    if finite.sum() < 5:
+        return np.zeros(len(rms), bool)
+    filled = np.interp(np.arange(len(rms)), np.flatnonzero(finite), rms[finite])
+    typical = median_filter(filled, size=min(RFI_SPAN, len(rms)), mode="nearest")
+    return finite & (rms > RFI_RATIO * typical)
+
+
+def _sights(pixels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Significant continuum and spread (MAD) along each line of sight, (ny, nx) both; spread NaN where blank."""
+    nchan, ny, nx = pixels.shape
+    continuum, spread = np.zeros((ny, nx), np.float32), np.full((ny, nx), np.nan, np.float32)
+    step = max(1, SLAB_VOXELS // (nchan * nx))
+    for first in range(0, ny, step):
+        last = min(first + step, ny)
+        slab = pixels.read((slice(0, nchan), slice(first, last), slice(0, nx)))
+        # Medians of up to 512 channels are enough for a map that is smoothed anyway.
+        slab = slab[:: max(1, nchan // 512)]
+        centre, scatter = _median_and_scatter(slab)
+        if nchan >= CONTINUUM_CHANNELS:
+            error = 1.2533 * scatter / np.sqrt(len(slab))
+            with np.errstate(invalid="ignore"):
+                continuum[first:last] = np.where(np.abs(centre) > CONTINUUM_SIGMA * error, centre, 0)
+        spread[first:last] = scatter
+    return continuum, spread
+
+
+def _median_and_scatter(slab: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    shape = slab.shape[1:]
+    columns = np.ascontiguousarray(slab.reshape(len(slab), -1).T)
+    blank = np.isnan(columns)
+    count = (~blank).sum(axis=1)
+    whole = count == len(slab)
+    centre = np.full(len(columns), np.nan, np.float32)
+    scatter = centre.copy()
+    middle = len(slab) // 2
+    if whole.any():
+        part = columns[whole]
+        centre[whole] = np.partition(part, middle, axis=1)[:, middle]
+        part = np.abs(part - centre[whole][:, None])
+        scatter[whole] = np.partition(part, middle, axis=1)[:, middle] / HALF_NORMAL
+    some = ~whole & (count >= max(5, len(slab) // 10))
+    if some.any():
+        centre[some] = np.nanmedian(columns[some], axis=1)
+        scatter[some] = np.nanmedian(np.abs(columns[some] - centre[some][:, None]), axis=1) / HALF_NORMAL
+    return centre.reshape(shape), scatter.reshape(shape)
+
+
+def _relative_map(spread: np.ndarray, *, flag: bool) -> tuple[np.ndarray, int]:
+    """Spread on a smooth mesh over its median, NaN where blank or flagged; and the number of flagged sights."""
+    finite = np.isfinite(spread) & (spread > 0)
+    if not finite.any():
+        return np.full(spread.shape, np.nan, np.float32), 0
+    typical = float(np.median(spread[finite]))
+    cells = [max(1, round(n / MESH)) for n in spread.shape]
+    mesh = np.full(cells, np.nan)
+    edges = [np.linspace(0, n, c + 1).astype(int) for n, c in zip(spread.shape, cells, strict=True)]
+    for i in range(cells[0]):
+        for j in range(cells[1]):
+            block = spread[edges[0][i] : edges[0][i + 1], edges[1][j] : edges[1][j + 1]]
+            block = block[np.isfinite(block) & (block > 0)]
+            if block.size > 20:
+                # The lower third: galaxies only ever add to the scatter along a line of sight.
+                mesh[i, j] = np.quantile(block, 0.35)
+    known = np.isfinite(mesh)
+    if not known.any():
+        mesh[:] = typical
+        known[:] = True
+    base = np.median(mesh[known])
+    mesh[~known] = base
+    mesh = median_filter(mesh, size=3, mode="nearest")
+    factors = [n / c for n, c in zip(spread.shape, cells, strict=True)]
+    smooth = zoom(mesh, factors, order=1, grid_mode=True, mode="nearest")
+    with np.errstate(invalid="ignore"):
+        bad = finite & (spread > SIGHT_RATIO * smooth)
+    relative = (smooth / np.median(mesh)).astype(np.float32)
+    # In a short cube a galaxy fills so many channels that it would be taken for a bad line of sight.
+    bad = bad if flag else np.zeros_like(bad)
+    relative[~finite | bad] = np.nan
+    return relative, int(bad.sum())
+
