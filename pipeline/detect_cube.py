@@ -18,6 +18,7 @@ from pipeline.cube_finders import CubeFinderSpec, make_cube_finder, suppress_lin
 from pipeline.cube_infer import assemble_maps, find_cube_piece, measure_cube_piece, negative_cube_tiles
 from pipeline.default_models import resolve_model
 from pipeline.gaussians import beam_area
+from pipeline.link import link_lines
 from pipeline.options import DetectOptions
 from pipeline.reliability import Calibration, ImageReliability, fit_shift
 from pipeline.runs import (
@@ -140,6 +141,10 @@ def analyse_cube(
         p_real = calibration.probability(found.logit, reliability.shift)
         keep = p_real >= threshold_of(card, options)
         found, p_real = found[keep], p_real[keep]
+        with clock.stage("link"):
+            found.params["p_real"] = p_real.astype(np.float64)
+            found = link_lines(cube.pixels, noise, found, finder.beam_px)
+            p_real = found.params.pop("p_real")
         measured = _measure(cube, noise, found, beam, options, ledger, client, clock)
     with clock.stage("catalogue"):
         table = build_cube_catalogue(cube, found, measured, p_real=p_real, cosmology=options.cosmology)
@@ -190,6 +195,7 @@ def _measure(
     centre, size = (np.rint(np.asarray(a, float) * 1024) / 1024 for a in (found.centre, found.size))
     sources = {f"{axis}": centre[:, i] for i, axis in enumerate("zyx")}
     sources |= {f"size_{axis}": size[:, i] for i, axis in enumerate("zyx")}
+    sources["n_linked"] = found.params["n_linked"]
     batches = [np.arange(i, min(i + MEASURE_BATCH, len(found))) for i in range(0, max(len(found), 1), MEASURE_BATCH)]
     with clock.stage("measure", len(batches)) as advance:
         pieces = (

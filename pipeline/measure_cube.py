@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from survey_io.columns import Flag
 
-__all__ = ["measure_lines", "source_mask"]
+__all__ = ["measure_lines", "smooth_snr", "source_mask"]
 
 Arrays = dict[str, np.ndarray]
 FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
@@ -122,19 +122,32 @@ def source_mask(
     return window, voxels, rms, mask, blends, flags
 
 
+def smooth_snr(
+    pixels: Any, noise: Any, window: tuple[slice, slice, slice], width: int, beam_px: float
+) -> tuple[np.ndarray, float]:
+    """Lightly smoothed S/N of a window, blanks 0, and its own noise."""
+    voxels = pixels.read(window)
+    voxels -= noise.level(window)
+    return _smoothed(voxels, noise.rms(window), width, beam_px)
+
+
+def _smoothed(voxels: np.ndarray, rms: np.ndarray, width: int, beam_px: float) -> tuple[np.ndarray, float]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        snr = np.nan_to_num(voxels / rms, nan=0.0, posinf=0.0, neginf=0.0)
+    sigma = 0.8 * beam_px * FWHM_TO_SIGMA
+    smooth = ndimage.gaussian_filter1d(ndimage.gaussian_filter1d(snr, sigma, axis=1), sigma, axis=2)
+    smooth = ndimage.uniform_filter1d(smooth, width, axis=0, mode="constant")
+    below = smooth[smooth < 0]
+    return smooth, float(np.median(-below) / 0.6744898) if below.size > 30 else 1.0
+
+
 def _mask(
     voxels: np.ndarray, rms: np.ndarray, centre: np.ndarray, size: np.ndarray, beam_px: float, sources: Arrays,
     others: np.ndarray, low: np.ndarray,
 ) -> tuple[np.ndarray, int]:  # fmt: skip
     """Mask of a source within its window, and how many neighbours claim voxels of the window."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        snr = np.nan_to_num(voxels / rms, nan=0.0, posinf=0.0, neginf=0.0)
-    sigma = 0.8 * beam_px * FWHM_TO_SIGMA
     width = int(np.clip(size[0] / 3, 3, 9)) | 1
-    smooth = ndimage.gaussian_filter1d(ndimage.gaussian_filter1d(snr, sigma, axis=1), sigma, axis=2)
-    smooth = ndimage.uniform_filter1d(smooth, width, axis=0, mode="constant")
-    below = smooth[smooth < 0]
-    spread = np.median(-below) / 0.6744898 if below.size > 30 else 1.0
+    smooth, spread = _smoothed(voxels, rms, width, beam_px)
     grid = np.ogrid[tuple(slice(0, n) for n in voxels.shape)]
     own = _distance(grid, centre, size)
     near = own < 1.0
@@ -183,6 +196,7 @@ def _measure(
     low = np.array([s.start for s in window])
     out: dict[str, Any] = dict.fromkeys(COLUMNS, np.nan)
     flags |= int(Flag.BLENDED) * bool(blends)
+    flags |= int(Flag.MULTI_COMPONENT) * bool(sources.get("n_linked", np.ones(row + 1))[row] > 1)
     out |= {axis: sources[axis][row] for axis in "zyx"} | {"n_blend": blends, "n_voxels": int(mask.sum())}
     where = np.nonzero(mask & np.isfinite(voxels))
     if len(where[0]) < 4:
