@@ -103,7 +103,7 @@ def _linked(
     linked = [
         int(other)
         for other, place in zip(others[inside], at[inside], strict=True)
-        if _explained(smooth, mask, place, size[other]) > EXPLAINED
+        if _explained(smooth, mask, place, size[other], 2 * sigma) > EXPLAINED
     ]
     inside &= ~np.isin(others, linked)
     inside[inside] = mask[tuple(at[inside].T)]
@@ -125,11 +125,13 @@ def _linked(
     return np.array(linked), extent
 
 
-def _explained(smooth: np.ndarray, mask: np.ndarray, place: np.ndarray, size: np.ndarray) -> float:
-    """Share of the positive signal within a detection's extent that lies in another's mask."""
+def _explained(
+    smooth: np.ndarray, mask: np.ndarray, place: np.ndarray, size: np.ndarray, least: float
+) -> float:
+    """Share of the signal above ``least`` within a detection's extent that lies in another's mask."""
     half = np.maximum(np.rint(0.5 * size).astype(int), 1)
     box = tuple(slice(max(c - h, 0), c + h + 1) for c, h in zip(place, half, strict=True))
-    signal = np.clip(smooth[box], 0, None)
+    signal = np.where(smooth[box] > least, smooth[box], 0)
     total = float(signal.sum())
     return float(signal[mask[box]].sum()) / total if total > 0 else 1.0
 

@@ -1,0 +1,297 @@
+"""Seeded cubes of HI galaxies with known truth: rotating discs, correlated noise, residual continuum, interference.
+
+Fluxes, sizes and widths follow the statistics of SKA Science Data Challenge 2 (Hartley et al. 2023): its flux
+quantiles, a mass-size relation and a mass-width relation with their scatters, at redshifts 0.24 to 0.5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from astropy.cosmology import FlatLambdaCDM
+from astropy.io import fits
+from astropy.table import Table
+from astropy.wcs import WCS
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
+
+from survey_io.sdc2 import write_sdc2
+from survey_io.spectral import HI_REST_FREQUENCY, LIGHT
+
+FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
+# Quantiles of the challenge's line fluxes (Jy Hz): half of all lie below 5.6, one in fifty above 73.
+FLUX_QUANTILES = (
+    (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.82, 0.9, 0.95, 0.98, 0.99, 0.998, 1.0),
+    (1.34, 1.92, 2.15, 2.99, 5.58, 12.93, 17.9, 28.5, 45.2, 72.6, 96.4, 189.0, 582.0),
+)
+# log D[kpc] = a + b log M and log (w20 / sin i)[km/s] = a + b log M, with their scatters.
+SIZE_RELATION, WIDTH_RELATION = (-2.951, 0.480, 0.133), (0.745, 0.186, 0.15)
+# Scale length of a disc over its HI radius; discs end at 1.5 radii.
+SCALE_LENGTH, EDGE = 0.4, 1.5
+RINGS, SPOKES = 28, 56
+# Quantiles of a Gaussian with equal weights: the gas's velocity dispersion.
+DISPERSION_STEPS = np.array([-1.64, -0.93, -0.53, -0.25, 0.0, 0.25, 0.53, 0.93, 1.64]) / 0.91
+MASS_PER_FLUX = 49.8
+
+
+@dataclass(frozen=True)
+class HiModel:
+    """What a cube holds.
+
+    Attributes
+    ----------
+    shape : (nchan, ny, nx)
+    pixel_scale : float
+        arcsec.
+    channel_width, first_frequency : float
+        Hz; channels go up in frequency.
+    beam : float
+        FWHM, arcsec, round.
+    rms : float
+        Noise of a channel in Jy/beam at the middle of the band; it falls by ``noise_fall`` along the cube.
+    density : float
+        Galaxies per 10^6 voxels above ``least_flux``; the challenge has 1.0 above 1.3 Jy Hz.
+    least_flux : float
+        Jy Hz; galaxies below are not drawn.
+    dispersion : float
+        Of the gas, km/s.
+    continuum : float
+        Continuum sources per 10^4 px whose subtraction left an error, 0 for none.
+    interference : float
+        Share of channels with interference.
+    """
+
+    shape: tuple[int, int, int] = (256, 128, 128)
+    pixel_scale: float = 2.8
+    channel_width: float = 30e3
+    first_frequency: float = 1.05e9
+    beam: float = 7.0
+    rms: float = 2.6e-5
+    noise_fall: float = 0.1
+    density: float = 1.0
+    least_flux: float = 1.34
+    dispersion: float = 8.0
+    continuum: float = 0.0
+    interference: float = 0.0
+    centre: tuple[float, float] = (180.0, -30.0)
+
+    @property
+    def beam_px(self) -> float:
+        """FWHM of the beam, px."""
+        return self.beam / self.pixel_scale
+
+    @property
+    def beam_area(self) -> float:
+        """Area of the beam, px."""
+        return float(np.pi / (4 * np.log(2)) * self.beam_px**2)
+
+    def frequency(self, z: np.ndarray) -> np.ndarray:
+        """Hz at channels counted from 0."""
+        return self.first_frequency + self.channel_width * np.asarray(z, float)
+
+    def channel_rms(self) -> np.ndarray:
+        """Noise of each channel, Jy/beam."""
+        place = np.linspace(-0.5, 0.5, self.shape[0])
+        return self.rms * (1 - self.noise_fall * place)
+
+
+@dataclass
+class Galaxies:
+    """Truth, one entry per galaxy.
+
+    ``x, y, z`` in px and channels; ``flux`` Jy Hz; ``size`` HI diameter in arcsec; ``w20`` km/s; ``pa`` of the receding
+    side, east of north, and ``inclination`` in degrees; ``snr`` of the painted cube, filled by `paint_galaxies`.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    z: np.ndarray
+    flux: np.ndarray
+    size: np.ndarray
+    w20: np.ndarray
+    pa: np.ndarray
+    inclination: np.ndarray
+    snr: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index) -> Galaxies:
+        return Galaxies(**{name: value[index] for name, value in vars(self).items()})
+
+
+def draw_fluxes(count: int, least: float, rng: np.random.Generator) -> np.ndarray:
+    """Line fluxes in Jy Hz with the challenge's distribution above ``least``."""
+    share, log_flux = np.array(FLUX_QUANTILES[0]), np.log(FLUX_QUANTILES[1])
+    start = float(np.interp(np.log(max(least, FLUX_QUANTILES[1][0])), log_flux, share))
+    return np.exp(np.interp(rng.uniform(start, 1, count), share, log_flux))
+
+
+def draw_galaxies(model: HiModel, rng: np.random.Generator) -> Galaxies:
+    """Draw a population over a cube; all centres lie within it."""
+    share = 1 - np.interp(np.log(model.least_flux), np.log(FLUX_QUANTILES[1]), FLUX_QUANTILES[0])
+    count = int(rng.poisson(model.density * np.prod(model.shape) / 1e6 * share))
+    nchan, ny, nx = model.shape
+    x, y, z = (rng.uniform(-0.5, n - 0.5, count) for n in (nx, ny, nchan))
+    flux = draw_fluxes(count, model.least_flux, rng)
+    redshift = HI_REST_FREQUENCY / model.frequency(z) - 1
+    grid = np.linspace(max(redshift.min(initial=0.3) - 0.01, 1e-3), redshift.max(initial=0.3) + 0.01, 50)
+    distance = np.interp(redshift, grid, FlatLambdaCDM(H0=67, Om0=0.32).luminosity_distance(grid).value)
+    mass = np.log10(MASS_PER_FLUX * distance**2 * flux)
+    a, b, scatter = SIZE_RELATION
+    kpc = 10 ** (a + b * mass + rng.normal(0, scatter, count))
+    inclination = np.degrees(np.arccos(rng.uniform(0, 1, count)))
+    a, b, scatter = WIDTH_RELATION
+    turning = 10 ** (a + b * mass + rng.normal(0, scatter, count)) * np.sin(np.radians(inclination))
+    return Galaxies(
+        x, y, z, flux,
+        size=kpc / (1e3 * distance / (1 + redshift) ** 2) * 206264.806,
+        w20=np.hypot(turning, 3.6 * model.dispersion),
+        pa=rng.uniform(0, 360, count), inclination=inclination, snr=np.zeros(count),
+    )  # fmt: skip
+
+
+def paint_galaxies(model: HiModel, galaxies: Galaxies, *, sky: np.ndarray | None = None) -> np.ndarray:
+    """Noise-free cube in Jy/beam, float32, seen through the beam; fills ``galaxies.snr``.
+
+    The S/N is that of a filter matched to the galaxy in noise with the beam's correlation.
+    """
+    cube = np.zeros(model.shape, np.float32) if sky is None else sky
+    noise = model.channel_rms()
+    for row in range(len(galaxies)):
+        galaxy = {name: float(value[row]) for name, value in vars(galaxies).items()}
+        origin, box = _paint_one(model, galaxy)
+        near = noise[int(np.clip(round(galaxy["z"]), 0, len(noise) - 1))]
+        galaxies.snr[row] = np.sqrt((box**2).sum() / (0.5 * model.beam_area)) / near
+        low = np.maximum(origin, 0)
+        high = np.minimum(origin + box.shape, model.shape)
+        if (low < high).all():
+            target = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+            cube[target] += box[tuple(slice(a - o, b - o) for a, b, o in zip(low, high, origin, strict=True))]
+    return cube
+
+
+def _paint_one(model: HiModel, galaxy: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
+    """A rotating disc of thin rings: first voxel of its box, and the box in Jy/beam."""
+    radius = 0.5 * galaxy["size"] / model.pixel_scale
+    r = (np.arange(RINGS) + 0.5) / RINGS * EDGE
+    phi = (np.arange(SPOKES) + 0.5) / SPOKES * 2 * np.pi
+    weight = np.repeat(r * np.exp(-r / SCALE_LENGTH), SPOKES)
+    radii, phi = np.repeat(r, SPOKES), np.tile(phi, RINGS)
+    cosine = np.cos(np.radians(galaxy["inclination"]))
+    along, across = radius * radii * np.cos(phi), radius * radii * np.sin(phi) * cosine
+    angle = np.radians(galaxy["pa"])
+    # East is towards smaller x.
+    dx = -np.sin(angle) * along + np.cos(angle) * across
+    dy = np.cos(angle) * along + np.sin(angle) * across
+    dispersion = min(model.dispersion, galaxy["w20"] / 3.6)
+    turning = 0.5 * np.sqrt(max(galaxy["w20"] ** 2 - (3.6 * dispersion) ** 2, 0.0))
+    velocity = turning * (1 - np.exp(-radii / 0.15)) * np.cos(phi)
+    per_channel = LIGHT * model.channel_width * HI_REST_FREQUENCY / model.frequency(galaxy["z"]) ** 2
+    # Receding gas is at lower frequencies.
+    dz = -(velocity[:, None] + dispersion * DISPERSION_STEPS[None]) / per_channel
+    weight = np.repeat(weight / weight.sum() / len(DISPERSION_STEPS), len(DISPERSION_STEPS))
+    dx, dy, dz = np.repeat(dx, len(DISPERSION_STEPS)), np.repeat(dy, len(DISPERSION_STEPS)), dz.ravel()
+    margin = int(np.ceil(3.5 * model.beam_px * FWHM_TO_SIGMA)) + 2
+    position = np.stack([galaxy["z"] + dz, galaxy["y"] + dy, galaxy["x"] + dx])
+    low = np.floor(position.min(axis=1)).astype(int) - np.array([2, margin, margin])
+    shape = np.ceil(position.max(axis=1)).astype(int) - low + np.array([3, margin + 1, margin + 1])
+    box = np.zeros(int(np.prod(shape)))
+    cell = np.floor(position).astype(int)
+    part = position - cell
+    cell -= low[:, None]
+    for corner in np.ndindex(2, 2, 2):
+        share = np.prod([p if c else 1 - p for p, c in zip(part, corner, strict=True)], axis=0)
+        index = np.ravel_multi_index(tuple(cell + np.array(corner)[:, None]), shape)
+        box += np.bincount(index, weight * share, minlength=box.size)
+    box = box.reshape(shape)
+    sigma = model.beam_px * FWHM_TO_SIGMA
+    box = gaussian_filter(box, (0, sigma, sigma), mode="constant", truncate=4.0)
+    scale = galaxy["flux"] * model.beam_area / model.channel_width
+    return low, (box * scale).astype(np.float32)
+
+
+def noise_cube(model: HiModel, rng: np.random.Generator) -> np.ndarray:
+    """Noise in Jy/beam with the beam's autocorrelation in each channel, float32."""
+    noise = rng.standard_normal(model.shape, dtype=np.float32)
+    # White noise through a kernel of the beam over sqrt 2 has the beam as its autocorrelation.
+    sigma = model.beam_px / np.sqrt(2) * FWHM_TO_SIGMA
+    for axis in (1, 2):
+        noise = gaussian_filter1d(noise, sigma, axis=axis, mode="wrap", truncate=4.0)
+    impulse = np.zeros(2 * int(4 * sigma + 2) + 1)
+    impulse[len(impulse) // 2] = 1
+    noise /= np.float32((gaussian_filter1d(impulse, sigma, truncate=4.0) ** 2).sum())
+    noise *= model.channel_rms().astype(np.float32)[:, None, None]
+    return noise
+
+
+def contaminate(model: HiModel, cube: np.ndarray, rng: np.random.Generator) -> None:
+    """Add what is left of continuum sources, and interference, in place.
+
+    The gain errors that leave continuum behind are 1e-3, correlated over 10 MHz (Hartley et al. 2023).
+    """
+    nchan, ny, nx = model.shape
+    count = int(rng.poisson(model.continuum * ny * nx / 1e4))
+    reach = int(4 * model.beam_px)
+    for _ in range(count):
+        flux = np.exp(rng.uniform(np.log(3e-3), np.log(0.1)))
+        length = 10e6 / model.channel_width
+        error = gaussian_filter1d(rng.standard_normal(nchan + int(8 * length)), length, mode="wrap")
+        error = 1e-3 * error[:nchan] / error.std()
+        x, y = int(rng.integers(nx)), int(rng.integers(ny))
+        rows, columns = slice(max(y - reach, 0), y + reach + 1), slice(max(x - reach, 0), x + reach + 1)
+        yy, xx = np.mgrid[rows.start : min(rows.stop, ny), columns.start : min(columns.stop, nx)]
+        spot = np.exp(-4 * np.log(2) * ((xx - x) ** 2 + (yy - y) ** 2) / model.beam_px**2)
+        cube[:, rows, columns] += (flux * error[:, None, None] * spot[None]).astype(np.float32)
+    bad = rng.random(nchan) < model.interference
+    cube[bad] *= rng.uniform(3, 20, int(bad.sum())).astype(np.float32)[:, None, None]
+
+
+def simulate_hi(model: HiModel, *, seed: int) -> tuple[np.ndarray, Galaxies]:
+    """Cube in Jy/beam, float32 (nchan, ny, nx), and its galaxies; the same seed gives the same cube."""
+    rng = np.random.default_rng(seed)
+    galaxies = draw_galaxies(model, rng)
+    cube = noise_cube(model, rng)
+    paint_galaxies(model, galaxies, sky=cube)
+    contaminate(model, cube, rng)
+    return cube, galaxies
+
+
+def truth_table(model: HiModel, galaxies: Galaxies) -> Table:
+    """Truth in the columns of the challenge, and ``x``, ``y``, ``z`` and ``snr`` beside them."""
+    x, y = galaxies.x, galaxies.y
+    ra, dec = WCS(_wcs_header(model)).celestial.all_pix2world(x, y, 0) if len(x) else (np.empty(0), np.empty(0))
+    return Table({
+        "id": np.arange(len(galaxies)), "ra": ra, "dec": dec, "hi_size": galaxies.size,
+        "line_flux_integral": galaxies.flux, "central_freq": model.frequency(galaxies.z), "pa": galaxies.pa,
+        "i": galaxies.inclination, "w20": galaxies.w20, "x": x, "y": y, "z": galaxies.z, "snr": galaxies.snr,
+    })  # fmt: skip
+
+
+def _wcs_header(model: HiModel) -> fits.Header:
+    nchan, ny, nx = model.shape
+    header = fits.Header()
+    cards = {
+        "CTYPE1": "RA---SIN", "CRVAL1": model.centre[0], "CRPIX1": (nx + 1) / 2,
+        "CDELT1": -model.pixel_scale / 3600, "CUNIT1": "deg",
+        "CTYPE2": "DEC--SIN", "CRVAL2": model.centre[1], "CRPIX2": (ny + 1) / 2,
+        "CDELT2": model.pixel_scale / 3600, "CUNIT2": "deg",
+        "CTYPE3": "FREQ", "CRVAL3": model.first_frequency, "CRPIX3": 1.0, "CDELT3": model.channel_width, "CUNIT3": "Hz",
+        "RESTFRQ": HI_REST_FREQUENCY, "BUNIT": "Jy/beam", "BMAJ": model.beam / 3600, "BMIN": model.beam / 3600,
+        "BPA": 0.0, "RADESYS": "ICRS", "SPECSYS": "BARYCENT",
+    }  # fmt: skip
+    header.update(cards)
+    return header
+
+
+def write_hi(model: HiModel, cube: np.ndarray, galaxies: Galaxies, folder: str | Path, *, name: str = "cube") -> dict:
+    """Write a simulated cube and its truth; returns the paths as "cube" and "truth"."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {"cube": folder / f"{name}.fits", "truth": folder / f"{name}_truth.txt"}
+    header = _wcs_header(model)
+    header["OBJECT"] = "simulated"
+    fits.PrimaryHDU(cube.astype(">f4"), header).writeto(paths["cube"], overwrite=True)
+    write_sdc2(truth_table(model, galaxies), paths["truth"])
+    return paths
