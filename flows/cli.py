@@ -30,6 +30,7 @@ simulate_app = typer.Typer(
 app.command("detect")(detect.detect)
 app.add_typer(simulate_app, name="simulate")
 simulate_app.command("continuum")(simulate.continuum)
+simulate_app.command("hi")(simulate.hi)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)

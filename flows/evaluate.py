@@ -21,7 +21,7 @@ score_catalogue = task(scoring.evaluate, name="score catalogue", cache_policy=NO
 def evaluate(
     catalogue: Path,
     truth: Path,
-    scorer: Literal["match", "sdc1"] = "match",
+    scorer: Literal["match", "sdc1", "sdc2"] = "match",
     frequency: float = 560,
     mode: Literal["core", "centroid"] = "core",
     beam: float | None = None,

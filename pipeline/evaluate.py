@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from pipeline.crossmatch import Match, match_sky, unit_vectors
+from pipeline.evaluate_cube import CubeReport, evaluate_lines
 from pipeline.evaluation_report import Report, binned_fraction, write_picture
 from pipeline.scorers import as_sdc1, chance_matches, read_sdc1, score_sdc1
 from pipeline.scorers.sdc1_table import GAUSSIAN_PER_SIZE, SDC1_COLUMNS, column_names, float_column
@@ -19,7 +20,7 @@ from survey_io.errors import InputError, OptionError
 
 Array = NDArray[np.float64]
 
-SCORERS = ("match", "sdc1")
+SCORERS = ("match", "sdc1", "sdc2")
 SNR_EDGES = (2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 20.0, 50.0, np.inf)
 ERROR_EDGES = (5.0, 10.0, 30.0, np.inf)
 PROBABILITY_EDGES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0 + 1e-9)
@@ -57,7 +58,7 @@ def evaluate(
     radius: float | None = None,
     faintest: float = 2.0,
     picture: str | Path | None = None,
-) -> Report:
+) -> Report | CubeReport:
     """Compare a catalogue with the true sources.
 
     Parameters
@@ -67,9 +68,9 @@ def evaluate(
     truth : path, astropy Table or structured array
         The SDC1 columns; a column ``peak_snr`` (apparent noise-free S/N of the peak) is used where there
         is one, else it is worked out from flux, size and the catalogue's own noise.
-    scorer : "match" or "sdc1"
+    scorer : "match", "sdc1" or "sdc2"
         match: positions within half a beam-convolved size; sdc1: the same report headed by the challenge's
-        score.
+        score; sdc2: a cube's catalogue, see `pipeline.evaluate_cube.evaluate_lines`.
     frequency, train, mode
         Of the SDC1 scorer, see `pipeline.scorers.score_sdc1`.
     beam : float, optional
@@ -99,6 +100,10 @@ def evaluate(
         raise OptionError(
             f"expected a scorer among {', '.join(SCORERS)}, got {scorer!r}; choose one of them."
         )
+    if scorer == "sdc2":
+        if picture is not None:
+            raise OptionError("--picture is for images: a cube's comparison is text only; leave it out")
+        return evaluate_lines(catalogue, truth)
     table, true_table = _load(catalogue), _load(truth)
     if not set(SDC1_COLUMNS) <= set(column_names(true_table)):
         raise InputError(

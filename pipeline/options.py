@@ -253,3 +253,31 @@ class SimulateOptions(Options):
         le=10.0,
         description="FWHM of a Gaussian primary beam over the image's side; null = none.",
     )
+
+
+class SimulateHiOptions(Options):
+    """A seeded cube of HI galaxies."""
+
+    output: Path = Field(Path("skysift_cube"), description="Folder for cube and truth table.")
+    name: str = Field("cube", min_length=1, description="Stem of the files written.")
+    shape: Annotated[tuple[int, int, int], BeforeValidator(_split)] = Field(
+        (512, 256, 256), description="Channels, rows and columns."
+    )
+    seed: int = Field(1, ge=0, description="Seed of the random generator; the same seed gives the same cube.")
+    beam: float = Field(7.0, gt=0.0, description="Beam's FWHM in arcsec.")
+    pixel_scale: float = Field(2.8, gt=0.0, description="Side of a pixel in arcsec.")
+    channel_width: float = Field(30e3, gt=0.0, description="Channel width in Hz.")
+    first_frequency: float = Field(1.0e9, gt=1e8, lt=1.4e9, description="Frequency of the first channel in Hz.")
+    rms: float = Field(2.6e-5, gt=0.0, description="Noise of a channel in Jy/beam.")
+    density: float = Field(1.0, gt=0.0, le=50.0, description="Galaxies per million voxels; SDC2 has 1.0.")
+    continuum: float = Field(
+        0.0, ge=0.0, le=50.0, description="Badly subtracted continuum sources per 10,000 pixels of sky."
+    )
+    interference: float = Field(0.0, ge=0.0, le=0.9, description="Share of channels with interference, 0 to 0.9.")
+
+    @field_validator("shape")
+    @classmethod
+    def _sides(cls, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        if not all(16 <= side <= 16384 for side in shape):
+            raise ValueError("give CHANNELS,ROWS,COLUMNS, each from 16 to 16384")
+        return shape

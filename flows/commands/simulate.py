@@ -51,3 +51,45 @@ def continuum(
     for path in files.values():
         print(f"  {path}")
     return 0
+
+
+def hi(
+    output: Path | None = typer.Option(
+        None, "-o", "--output", help="Folder for the files [default: skysift_cube]."
+    ),
+    name: str | None = typer.Option(None, help="Stem of the files [default: cube]."),
+    shape: str | None = typer.Option(
+        None, metavar="CHANNELS,ROWS,COLUMNS", help="Sides of the cube [default: 512,256,256]."
+    ),
+    seed: int | None = typer.Option(None, help="Seed; the same one gives the same cube [default: 1]."),
+    beam: float | None = typer.Option(None, help="Beam FWHM in arcsec [default: 7]."),
+    pixel_scale: float | None = typer.Option(None, help="Pixel side in arcsec [default: 2.8]."),
+    channel_width: float | None = typer.Option(None, help="Channel width in Hz [default: 30000]."),
+    first_frequency: float | None = typer.Option(None, help="First channel in Hz [default: 1.0e9]."),
+    rms: float | None = typer.Option(None, help="Noise in Jy/beam [default: 2.6e-5]."),
+    density: float | None = typer.Option(None, help="Galaxies per million voxels [default: 1]."),
+    continuum: float | None = typer.Option(
+        None, help="Badly subtracted continuum sources per 10,000 pixels [default: 0]."
+    ),
+    interference: float | None = typer.Option(None, help="Share of channels with interference [default: 0]."),
+    config: Path | None = typer.Option(None, metavar="FILE.yaml", help="Read options from this file."),
+) -> int:
+    """Simulate a cube of HI galaxies with its truth table in the SDC2 columns."""
+    from flows.settings import resolve_options
+    from pipeline.options import SimulateHiOptions
+
+    given = {
+        "output": output, "name": name, "shape": shape, "seed": seed, "beam": beam, "pixel_scale": pixel_scale,
+        "channel_width": channel_width, "first_frequency": first_frequency, "rms": rms, "density": density,
+        "continuum": continuum, "interference": interference,
+    }  # fmt: skip
+    options = resolve_options(SimulateHiOptions, given, config=config)
+    from survey_io.simulate.hi import HiModel, simulate_hi, write_hi
+
+    model = HiModel(**options.model_dump(exclude={"output", "name", "seed"}))
+    cube, galaxies = simulate_hi(model, seed=options.seed)
+    files = write_hi(model, cube, galaxies, options.output, name=options.name)
+    print(f"{' x '.join(map(str, model.shape))} voxels, {len(galaxies)} galaxies")
+    for path in files.values():
+        print(f"  {path}")
+    return 0
