@@ -1,4 +1,4 @@
-"""The files of one cube's run: catalogue, regions, picture, products of each source, manifest."""
+"""The files of one cube's run: catalogue, regions, picture, manifest."""
 
 from __future__ import annotations
 
@@ -38,14 +38,4 @@ def write_cube_outputs(
     with clock.stage("picture"):
         picture = output / f"{stem}_quicklook.png"
         files["quicklook"] = write_cube_quicklook(cube, table, result.sky, result.position_velocity, picture)
-    if options.products and len(table):
-        from pipeline.cube_products import write_products
-
-        folder = output / f"{stem}_cubelets"
-        folder.mkdir(exist_ok=True)
-        with clock.stage("products", len(table)) as advance:
-            for row in table:
-                write_products(cube, result.noise, row, folder, stem)
-                advance(1)
-        files["products"] = folder
     return finish_run(files, manifest, output / f"{stem}_run.json", pixels=cube.shape, clock=clock, digest=digest)

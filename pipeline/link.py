@@ -18,10 +18,12 @@ from pipeline.measure_cube import smooth_snr
 # The path's lowest point, over the peak of the fainter detection, and in sigma of the smoothed cube.
 VALLEY_SHARE, VALLEY_SIGMA = 0.3, 3.5
 # Detections farther apart than this many of their summed extents are not looked at as neighbours.
-NEIGHBOUR_EXTENTS = 0.8
+NEIGHBOUR_EXTENTS = 2.0
 WINDOW_EXTENTS, GROWTHS, MOST_VOXELS = 1.5, 8, 60_000_000
 # A detection of which this share of the signal belongs to a brighter source is that source seen by a wide filter.
 EXPLAINED = 0.5
+# A detection this near on the sky whose channels touch another's, but for a gap, is the same galaxy's other horn.
+PROXIMITY_BEAMS, PROXIMITY_CHANNELS = 1.3, 5.0
 # Extent (FWHM) of a joined source over the box that holds its voxels.
 EXTENT_OF_BOX = 0.6
 
@@ -46,22 +48,34 @@ def link_lines(pixels: Any, noise: Any, found: Detections, beam_px: float) -> De
     """
     count = np.ones(len(found), np.float32)
     alive = np.ones(len(found), bool)
-    size = found.size.astype(float).copy()
+    size, centre = found.size.astype(float).copy(), found.centre.copy()
     order = np.lexsort((*found.centre.T, -np.round(found.logit.astype(float), 4), -_strength(found)))
     for row in order:
         if not alive[row]:
             continue
-        others = np.flatnonzero(alive)
-        others = others[others != row]
-        if not len(others) or not _close(found.centre, size, row, others).any():
-            continue
-        linked, extent = _linked(pixels, noise, found, size, row, others, beam_px)
-        if len(linked):
+        # The larger a source has grown, the more may turn out to be part of it.
+        while True:
+            others = np.flatnonzero(alive)
+            others = others[others != row]
+            beside = others[_beside(centre, size, row, others, beam_px)]
+            if len(beside):
+                low = np.minimum(centre[row] - size[row] / 2, (centre[beside] - size[beside] / 2).min(axis=0))
+                high = np.maximum(centre[row] + size[row] / 2, (centre[beside] + size[beside] / 2).max(axis=0))
+                # Channels add up; on the sky the pieces lie within a beam.
+                centre[row, 0], size[row, 0] = (low[0] + high[0]) / 2, high[0] - low[0]
+                linked = beside
+            elif len(others) and _close(centre, size, row, others).any():
+                linked, extent = _linked(pixels, noise, found.centre, size, row, others, beam_px)
+                if len(linked):
+                    size[row] = np.maximum(size[row], extent)
+            else:
+                break
+            if not len(linked):
+                break
             alive[linked] = False
             count[row] += count[linked].sum()
-            size[row] = np.maximum(size[row], extent)
     joined = Detections(
-        found.centre, size.astype(np.float32), found.logit, found.anchor, {**found.params, "n_linked": count}
+        centre, size.astype(np.float32), found.logit, found.anchor, {**found.params, "n_linked": count}
     )
     return joined[alive].sorted()
 
@@ -71,16 +85,22 @@ def _strength(found: Detections) -> np.ndarray:
     return np.round(found.logit if peak is None else peak, 3).astype(float)
 
 
+def _beside(centre: np.ndarray, size: np.ndarray, row: int, others: np.ndarray, beam_px: float) -> np.ndarray:
+    apart = np.abs(centre[others] - centre[row])
+    touch = apart[:, 0] < 0.5 * (size[others, 0] + size[row, 0]) + PROXIMITY_CHANNELS
+    return touch & (np.hypot(apart[:, 1], apart[:, 2]) < PROXIMITY_BEAMS * beam_px)
+
+
 def _close(centre: np.ndarray, size: np.ndarray, row: int, others: np.ndarray) -> np.ndarray:
     apart = np.abs(centre[others] - centre[row])
     return (apart < NEIGHBOUR_EXTENTS * (size[others] + size[row])).all(axis=1)
 
 
 def _linked(
-    pixels: Any, noise: Any, found: Detections, size: np.ndarray, row: int, others: np.ndarray, beam_px: float
+    pixels: Any, noise: Any, places: np.ndarray, size: np.ndarray, row: int, others: np.ndarray, beam_px: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows that are part of ``row``'s source, and the extent of all together."""
-    shape, centre = np.array(pixels.shape), found.centre[row]
+    shape, centre = np.array(pixels.shape), places[row]
     half = np.maximum(WINDOW_EXTENTS * size[row], [12, 4 * beam_px, 4 * beam_px])
     nothing = np.empty(0, int), size[row]
     for _ in range(GROWTHS):
@@ -98,7 +118,7 @@ def _linked(
         if not any(touching) or smooth.size > MOST_VOXELS:
             break
         half = np.where(touching, 1.6 * half, half)
-    at = np.rint(found.centre[others]).astype(int) - low
+    at = np.rint(places[others]).astype(int) - low
     inside = ((at >= 0) & (at < smooth.shape)).all(axis=1)
     linked = [
         int(other)

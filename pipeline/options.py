@@ -197,9 +197,6 @@ class DetectOptions(Options):
     cosmology: Annotated[tuple[float, float] | None, BeforeValidator(_numbers)] = Field(
         None, description="H0 in km/s/Mpc and Omega_m of a flat cosmology, for HI masses; null = no masses."
     )
-    products: bool = Field(
-        False, description="Write cubelet, mask, moment maps, spectrum and a picture of each source of a cube."
-    )
     fresh: bool = Field(False, description="Forget an interrupted run of the same image and start again.")
     batch: int = Field(1, ge=1, le=256, description="Tiles given to the network at once, 1 to 256.")
 
@@ -229,7 +226,7 @@ class DetectOptions(Options):
         so that a run may be continued with other workers or another cluster.
         """
         return self.model_dump(
-            mode="json", exclude={"output", "workers", "cluster", "formats", "fresh", "primary_beam", "products"}
+            mode="json", exclude={"output", "workers", "cluster", "formats", "fresh", "primary_beam"}
         )
 
 

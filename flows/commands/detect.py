@@ -53,9 +53,6 @@ def detect(
     cosmology: str | None = typer.Option(
         None, metavar="H0,OMEGA_M", help="Give HI masses with this flat cosmology, such as 70,0.3."
     ),
-    products: bool = typer.Option(
-        False, "--products", help="Write cubelet, mask, moment maps, spectrum and picture of a cube's sources."
-    ),
     hdu: str | None = typer.Option(
         None, help="Extension by number (from 0) or name [default: the first image]."
     ),
@@ -74,7 +71,7 @@ def detect(
         "tile": tile, "cube_tile": cube_tile, "workers": workers, "cluster": cluster, "formats": formats,
         "fresh": fresh or None,
         "beam": beam, "primary_beam": primary_beam, "hdu": hdu,
-        "rest_frequency": rest_frequency, "cosmology": cosmology, "products": products or None,
+        "rest_frequency": rest_frequency, "cosmology": cosmology,
     }  # fmt: skip
     options = resolve_options(DetectOptions, given, config=config)
     url = configured_api_url()
