@@ -28,7 +28,7 @@ CONTINUUM_CHANNELS = 200
 CONTINUUM_SIGMA = 4.0
 # A line of sight this much noisier than its surroundings holds a badly subtracted source.
 SIGHT_RATIO = 1.6
-MESH = 32
+MESH = 16
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,6 @@ def _relative_map(spread: np.ndarray, *, flag: bool) -> tuple[np.ndarray, int]:
         known[:] = True
     base = np.median(mesh[known])
     mesh[~known] = base
-    mesh = median_filter(mesh, size=3, mode="nearest")
     factors = [n / c for n, c in zip(spread.shape, cells, strict=True)]
     smooth = zoom(mesh, factors, order=1, grid_mode=True, mode="nearest")
     with np.errstate(invalid="ignore"):

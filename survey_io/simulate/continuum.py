@@ -45,9 +45,6 @@ class SkyModel:
         Median minor/major at 10 sigma and the power of its fall with flux.
     point_fraction, disc_fraction, double_fraction : float
         Shares of unresolved cores, exponential discs and double-lobed sources; the rest are Gaussians.
-    bright_fraction : float
-        Share of sources whose flux is drawn again, evenly in its logarithm from 20 to 3000 sigma: rare in the
-        counts, but a network that never saw them doubts them.
     kernel : float
         FWHM of the noise's convolution kernel over that of the beam; 1/sqrt 2 gives the beam's
         autocorrelation.
@@ -68,7 +65,6 @@ class SkyModel:
     point_fraction: float = 0.06
     disc_fraction: float = 0.2
     double_fraction: float = 0.02
-    bright_fraction: float = 0.0
     kernel: float = 1 / np.sqrt(2.0)
     sidelobe_level: float = 0.002
     background: float = 0.0
@@ -90,8 +86,7 @@ class SkyModel:
             axis_ratio_slope=rng.uniform(-0.25, 0.0),
             point_fraction=rng.uniform(0.0, 0.25),
             disc_fraction=rng.uniform(0.0, 0.5),
-            double_fraction=rng.uniform(0.0, 0.08),
-            bright_fraction=rng.uniform(0.0, 0.012) if rng.random() < 0.6 else 0.0,
+            double_fraction=rng.uniform(0.0, 0.05),
             kernel=kernel,
             sidelobe_level=_log_uniform(rng, 3e-4, 1e-2) if rng.random() < 0.5 else 0.0,
             background=rng.uniform(0, 2) if rng.random() < 0.3 else 0.0,
@@ -172,9 +167,6 @@ def draw_sources(
     area = (ny + 2 * margin) * (nx + 2 * margin)
     count = int(rng.poisson(model.density * area / beam_area * counts_ratio(model)))
     flux = draw_fluxes(count, model, rng)
-    if model.bright_fraction > 0:
-        bright = rng.random(count) < model.bright_fraction
-        flux[bright] = np.exp(rng.uniform(np.log(20.0), np.log(3000.0), int(bright.sum())))
     kind = rng.choice(
         4,
         count,
