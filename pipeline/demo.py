@@ -15,6 +15,7 @@ from survey_io.simulate.continuum import SkyModel, simulate_continuum
 from survey_io.simulate.tables import write_simulation
 
 if TYPE_CHECKING:
+    from pipeline.evaluate_cube import CubeReport
     from pipeline.evaluation_report import Report
 
 # A sky between the emptiest and the most crowded that the networks are made for.
@@ -39,7 +40,7 @@ class Demonstration:
 
     sky: dict[str, Path]
     result: DetectResult
-    report: Report
+    report: Report | CubeReport
     seconds: dict[str, float]
 
 
@@ -79,6 +80,29 @@ def run_demo(
     picture = folder / f"{sky['image'].stem}_evaluation.png"
     report = evaluate(result.files["fits"], sky["truth"], picture=picture)
     result.files["evaluation"] = picture
+    marks.append(time.perf_counter())
+    names = ("simulate", "detect", "evaluate")
+    seconds = {name: end - begin for name, begin, end in zip(names, marks[:-1], marks[1:], strict=True)}
+    return Demonstration(sky, result, report, seconds)
+
+
+def run_cube_demo(
+    folder: Path, *, seed: int = 11, progress: Callable[[str, int, int], None] | None = None
+) -> Demonstration:
+    """Simulate a cube of HI galaxies, find them and compare them with the truth; as `run_demo`."""
+    from pipeline.evaluate_cube import evaluate_lines
+    from survey_io.simulate.hi import HiModel, simulate_hi, write_hi
+
+    marks = [time.perf_counter()]
+    if progress:
+        progress("simulate", 0, 1)
+    # Four times as many galaxies as the challenge has and half its noise, so that a small cube shows something.
+    model = HiModel(shape=(256, 160, 160), density=4.0, rms=1.2e-5)
+    sky = write_hi(model, *simulate_hi(model, seed=seed), folder)
+    marks.append(time.perf_counter())
+    result = detect(sky["cube"], DetectOptions(output=folder, fresh=True), progress=progress)
+    marks.append(time.perf_counter())
+    report = evaluate_lines(result.files["fits"], sky["truth"])
     marks.append(time.perf_counter())
     names = ("simulate", "detect", "evaluate")
     seconds = {name: end - begin for name, begin, end in zip(names, marks[:-1], marks[1:], strict=True)}

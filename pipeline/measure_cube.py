@@ -208,11 +208,11 @@ def _measure(
     widths = spectral.width(np.arange(window[0].start, window[0].stop))
     per_channel = inside.sum(axis=(1, 2)) / area
     count = np.maximum(mask.sum(axis=(1, 2)), np.where(mask.any(axis=(1, 2)), area, 0))
-    channel_rms = np.array([np.nanmedian(r[m]) if m.any() else 0.0 for r, m in zip(rms, mask, strict=True)])
-    channel_rms = np.nan_to_num(channel_rms)
+    usable = mask & np.isfinite(rms)
+    channel_rms = np.array([np.median(r[m]) if m.any() else 0.0 for r, m in zip(rms, usable, strict=True)])
     flux, variance = (per_channel * widths).sum(), (count / area * (channel_rms * widths) ** 2).sum()
     out["flux"], out["flux_err"] = flux, np.sqrt(variance)
-    out["peak"], out["local_rms"] = inside.max(), float(np.nanmedian(rms[mask]))
+    out["peak"], out["local_rms"] = inside.max(), float(np.median(rms[usable]))
     out["snr"] = snr = flux / max(out["flux_err"], 1e-30)
     weight = np.clip(inside, 0, None) if flux <= 0 else inside
     total = weight.sum()

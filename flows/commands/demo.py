@@ -14,11 +14,27 @@ def demo(
     model: str = typer.Option("light", help="Model to detect with."),
     size: int = typer.Option(1024, min=256, max=8192, help="Side of the sky in pixels."),
     seed: int = typer.Option(11, min=0, help="Seed of the sky."),
+    cube: bool = typer.Option(False, "--cube", help="A cube of HI galaxies instead of an image."),
 ) -> int:
     """Simulate a small sky, detect its sources, score the catalogue, and say where the picture is."""
     from flows.progress import progress_bar
-    from pipeline.demo import run_demo
+    from pipeline.demo import run_cube_demo, run_demo
 
+    if cube:
+        print("simulating a cube of 256 x 160 x 160 voxels and looking for its galaxies ...", flush=True)
+        with progress_bar("demo") as progress:
+            made = run_cube_demo(output, seed=seed, progress=progress)
+        print(made.report)
+        table = made.result.table
+        names = ["source_id", "ra", "dec", "redshift", "line_flux", "w20", "kin_pa", "snr", "p_real"]
+        print(f"\nThe clearest of {len(table)} galaxies:")
+        print("\n".join(table[table["snr"].argsort()[::-1][:5]][names].pformat(max_width=-1)))
+        print("\n" + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in made.seconds.items()))
+        print("\nThe same by hand:")
+        print(f"  skysift detect {made.sky['cube']} -o {output}")
+        print(f"  skysift evaluate {made.result.files['fits']} {made.sky['truth']} --scorer sdc2")
+        print(f"\nLook at:\n  {made.result.files['quicklook'].resolve()}  (cube with its galaxies)")
+        return 0
     print(
         f"simulating a sky of {size} x {size} pixels and looking for its sources with {model!r} ...",
         flush=True,

@@ -186,7 +186,8 @@ def _paint_one(model: HiModel, galaxy: dict[str, float]) -> tuple[np.ndarray, np
     dx = -np.sin(angle) * along + np.cos(angle) * across
     dy = np.cos(angle) * along + np.sin(angle) * across
     dispersion = min(model.dispersion, galaxy["w20"] / 3.6)
-    turning = 0.5 * np.sqrt(max(galaxy["w20"] ** 2 - (3.6 * dispersion) ** 2, 0.0))
+    # A horn blurred by the dispersion falls to 20% of its peak 1.3 sigma outside the rotation speed.
+    turning = 0.5 * max(galaxy["w20"] - 2.6 * dispersion, 0.0)
     velocity = turning * (1 - np.exp(-radii / 0.15)) * np.cos(phi)
     per_channel = LIGHT * model.channel_width * HI_REST_FREQUENCY / model.frequency(galaxy["z"]) ** 2
     # Receding gas is at lower frequencies.

@@ -55,7 +55,8 @@ def test_a_window_with_its_halo_gives_what_the_whole_gives(noise):
     snr[10, :, 5] = np.nan
     halo = detector.halo(MODEL.beam_px)
     core = (slice(30, 60), slice(22, 44), slice(18, 40))
-    window = tuple(slice(max(c.start - h, 0), min(c.stop + h, n)) for c, h, n in zip(core, halo, snr.shape, strict=True))
+    sides = zip(core, halo, snr.shape, strict=True)
+    window = tuple(slice(max(c.start - h, 0), min(c.stop + h, n)) for c, h, n in sides)
     whole, part = detector.find(snr, MODEL.beam_px, rms), detector.find(snr[window], MODEL.beam_px, rms)
 
     def rows(found, origin):

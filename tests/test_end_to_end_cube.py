@@ -1,0 +1,99 @@
+"""Cubes as a user meets them: one cube in, one catalogue out, the same whatever the tiling; bad input in one line."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+
+from flows.cli import main
+from pipeline.detect import detect
+from pipeline.detect_cube import analyse_cube
+from pipeline.evaluate_cube import evaluate_lines
+from pipeline.options import DetectOptions
+from survey_io.cube import open_cube
+from survey_io.errors import OptionError
+from survey_io.simulate.hi import HiModel, simulate_hi, truth_table, write_hi
+
+
+def run(*arguments: str) -> int:
+    """Exit status of the command."""
+    try:
+        return main(list(arguments)) or 0
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+@pytest.fixture(scope="module")
+def sky(tmp_path_factory):
+    """Non-square cube with a blank border and an interfered channel."""
+    model = HiModel(shape=(170, 72, 90), density=14, rms=4e-6, first_frequency=1.02e9)
+    cube, galaxies = simulate_hi(model, seed=12)
+    cube[:, :5] = np.nan
+    cube[44] *= 8
+    files = write_hi(model, cube, galaxies, tmp_path_factory.mktemp("cube"))
+    return files, truth_table(model, galaxies)
+
+
+def test_same_catalogue_for_any_tiling_and_workers(sky):
+    cube = open_cube(sky[0]["cube"])
+    reference = analyse_cube(cube, DetectOptions(workers=1, cube_tile=(256, 256))).table
+    assert len(reference) >= 6
+    for tile, workers in (((32, 24), 2), ((64, 40), 1), ((170, 33), 3)):
+        table = analyse_cube(cube, DetectOptions(workers=workers, cube_tile=tile)).table
+        assert len(table) == len(reference)
+        for name in reference.colnames:
+            if reference[name].dtype.kind == "f":
+                new, old = np.asarray(table[name], float), np.asarray(reference[name], float)
+                assert new == pytest.approx(old, rel=1e-4, abs=1e-9, nan_ok=True), (tile, name)
+            else:
+                assert np.array_equal(table[name], reference[name]), (tile, name)
+
+
+def test_one_command(sky, tmp_path, capsys):
+    path = str(sky[0]["cube"])
+    bad = tmp_path / "bad.fits"
+    bad.write_text("no fits")
+    options = ["-o", str(tmp_path), "--format", "fits,votable,sdc2", "--cosmology", "67,0.32"]
+    assert run("detect", str(bad), path, *options) == 2
+    said = capsys.readouterr()
+    assert "bad.fits" in said.err and len(said.err.strip().splitlines()) == 1 and "Mvoxel/s" in said.out
+    table = Table.read(tmp_path / "cube_cat.fits")
+    assert np.isfinite(table["hi_mass"]).all() and (table["p_real"] >= 0.5).all()
+    manifest = json.loads((tmp_path / "cube_run.json").read_text())
+    assert manifest["model"]["name"] == "smooth-clip" and manifest["noise"]["rfi_channels"] == 1
+    assert (tmp_path / "cube_quicklook.png").stat().st_size > 20_000
+    report = evaluate_lines(tmp_path / "cube_sdc2.txt", sky[0]["truth"])
+    assert report["exact"]["score"] > 3 and report["exact"]["reliability"] > 0.7
+    assert run("evaluate", str(tmp_path / "cube_cat.fits"), str(sky[0]["truth"]), "--scorer", "sdc2") == 0
+    assert "purity" in capsys.readouterr().out
+
+
+def test_what_does_not_fit_is_said(sky, tmp_path):
+    path = sky[0]["cube"]
+    with pytest.raises(OptionError, match="reads images"):
+        detect(path, DetectOptions(output=tmp_path, model="light"))
+    with pytest.raises(OptionError, match="sdc1 is for images"):
+        detect(path, DetectOptions(output=tmp_path, formats=("sdc1",)))
+    image = tmp_path / "plane.fits"
+    with fits.open(path) as hdus:
+        header = hdus[0].header.copy()
+        fits.PrimaryHDU(hdus[0].data[:1], header).writeto(image)
+    with pytest.raises(OptionError, match="reads cubes"):
+        detect(image, DetectOptions(output=tmp_path, model="smooth-clip"))
+
+
+def test_no_beam_and_no_noise(sky, tmp_path, capsys):
+    with fits.open(sky[0]["cube"]) as hdus:
+        header, data = hdus[0].header.copy(), hdus[0].data[:30].copy()
+    fits.PrimaryHDU(0 * data, header).writeto(tmp_path / "zero.fits")
+    del header["BMAJ"], header["BMIN"], header["BPA"]
+    fits.PrimaryHDU(data, header).writeto(tmp_path / "nobeam.fits")
+    files = [str(tmp_path / name) for name in ("zero.fits", "nobeam.fits")]
+    assert run("detect", *files, "-o", str(tmp_path)) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 2 and "noise" in lines[0] and "--beam" in lines[1]
+    assert run("detect", files[1], "-o", str(tmp_path), "--beam", "7") == 0
