@@ -75,10 +75,12 @@ class SkyModel:
         kernel = rng.uniform(0.66, 0.78)
         if rng.random() < 0.2:
             kernel = rng.uniform(0.2, 0.66) if rng.random() < 0.5 else rng.uniform(0.78, 1.0)
+        # Steep counts alone show a network so few bright, extended sources that it comes to doubt them.
+        bright = rng.random() < 0.25
         return SkyModel(
-            density=_log_uniform(rng, 0.0015, 0.05),
-            slope=rng.normal(0.55, 0.08),
-            curve=rng.uniform(0.15, 0.32),
+            density=_log_uniform(rng, 0.0015, 0.02 if bright else 0.05),
+            slope=rng.normal(0.45 if bright else 0.55, 0.08),
+            curve=rng.uniform(0.0, 0.12) if bright else rng.uniform(0.15, 0.32),
             size_at_10=0.28 * float(np.exp(rng.normal(0, 0.35))),
             size_slope=rng.uniform(0.35, 0.6),
             size_scatter=rng.uniform(0.35, 0.55),
@@ -86,7 +88,7 @@ class SkyModel:
             axis_ratio_slope=rng.uniform(-0.25, 0.0),
             point_fraction=rng.uniform(0.0, 0.25),
             disc_fraction=rng.uniform(0.0, 0.5),
-            double_fraction=rng.uniform(0.0, 0.05),
+            double_fraction=rng.uniform(0.0, 0.15 if bright else 0.05),
             kernel=kernel,
             sidelobe_level=_log_uniform(rng, 3e-4, 1e-2) if rng.random() < 0.5 else 0.0,
             background=rng.uniform(0, 2) if rng.random() < 0.3 else 0.0,
