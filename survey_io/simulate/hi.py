@@ -14,12 +14,12 @@ from astropy.cosmology import FlatLambdaCDM
 from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
-from scipy.ndimage import gaussian_filter, gaussian_filter1d
+from scipy.ndimage import gaussian_filter1d
 
 from survey_io.sdc2 import write_sdc2
+from survey_io.simulate.hi_paint import FWHM_TO_SIGMA, GAUSSIAN_W20, disc_points, rotation_speed, splat
 from survey_io.spectral import HI_REST_FREQUENCY, LIGHT
 
-FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
 # Quantiles of the challenge's line fluxes (Jy Hz): half of all lie below 5.6, one in fifty above 73.
 FLUX_QUANTILES = (
     (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.82, 0.9, 0.95, 0.98, 0.99, 0.998, 1.0),
@@ -27,11 +27,11 @@ FLUX_QUANTILES = (
 )
 # log D[kpc] = a + b log M and log (w20 / sin i)[km/s] = a + b log M, with their scatters.
 SIZE_RELATION, WIDTH_RELATION = (-2.951, 0.480, 0.133), (0.745, 0.186, 0.15)
-# Scale length of a disc over its HI radius; discs end at 1.5 radii.
-SCALE_LENGTH, EDGE = 0.4, 1.5
-RINGS, SPOKES = 28, 56
-# Quantiles of a Gaussian with equal weights: the gas's velocity dispersion.
-DISPERSION_STEPS = np.array([-1.64, -0.93, -0.53, -0.25, 0.0, 0.25, 0.53, 0.93, 1.64]) / 0.91
+# Scale length of a disc and radius at which its rotation curve turns over, both over the HI radius: the middle,
+# the scatter in ln, and limits.
+SCALE_LENGTH, SCALE_SCATTER, SCALE_LIMITS = 0.4, 0.2, (0.25, 0.6)
+TURNOVER, TURNOVER_SCATTER, TURNOVER_LIMITS = 0.15, 0.5, (0.05, 0.6)
+DISPERSION_SCATTER = 0.2
 MASS_PER_FLUX = 49.8
 
 
@@ -55,7 +55,16 @@ class HiModel:
     least_flux : float
         Jy Hz; galaxies below are not drawn.
     dispersion : float
-        Of the gas, km/s.
+        Of the gas, km/s; the middle where ``variety`` is above 0.
+    lopsided : float
+        Largest difference, 0 to 0.8, of a galaxy's brighter side from the mean at the HI radius; that side also
+        reaches further and its rotation curve turns over later.
+    warp : float
+        Largest turn, degrees, of position angle and inclination between 0.8 and 1.5 HI radii.
+    hole : float
+        Largest depth of a central depression, 0 to 1.
+    variety : float
+        Scatter of scale length, turnover radius and dispersion from galaxy to galaxy, as a multiple of the usual.
     continuum : float
         Continuum sources per 10^4 px whose subtraction left an error, 0 for none.
     interference : float
@@ -72,6 +81,10 @@ class HiModel:
     density: float = 1.0
     least_flux: float = 1.34
     dispersion: float = 8.0
+    lopsided: float = 0.4
+    warp: float = 20.0
+    hole: float = 0.9
+    variety: float = 1.0
     continuum: float = 0.0
     interference: float = 0.0
     centre: tuple[float, float] = (180.0, -30.0)
@@ -80,6 +93,11 @@ class HiModel:
     def beam_px(self) -> float:
         """FWHM of the beam, px."""
         return self.beam / self.pixel_scale
+
+    @property
+    def beam_shape(self) -> tuple[float, float, float]:
+        """FWHM of the beam along both axes, px, and its position angle, degrees."""
+        return self.beam_px, self.beam_px, 0.0
 
     @property
     def beam_area(self) -> float:
@@ -96,12 +114,24 @@ class HiModel:
         return self.rms * (1 - self.noise_fall * place)
 
 
+# What a plain disc has where it is not 0.
+PLAIN = {"scale": SCALE_LENGTH, "turnover": TURNOVER, "dispersion": np.nan}
+
+
 @dataclass
 class Galaxies:
-    """Truth, one entry per galaxy.
+    """Truth, one entry per galaxy, and what else its painter needs.
 
-    ``x, y, z`` in px and channels; ``flux`` Jy Hz; ``size`` HI diameter in arcsec; ``w20`` km/s; ``pa`` of the receding
-    side, east of north, and ``inclination`` in degrees; ``snr`` of the painted cube, filled by `paint_galaxies`.
+    ``x, y, z`` in px and channels, of the centre of rotation; ``flux`` Jy Hz; ``size`` HI diameter in arcsec; ``w20``
+    km/s, full width at 20% of the peak of the global profile before the channels blur it; ``pa`` of the receding
+    side, east of north, and ``inclination`` in degrees, both within 0.8 HI radii; ``snr`` of the painted cube, filled
+    by `paint_galaxies`.
+
+    The others may be left out, which gives a plain disc: ``lopsided`` (amount) and ``lopsided_angle`` (degrees from
+    the receding side, in the disc) of the brighter side; ``skew``, by how much faster the receding side turns (0.1:
+    10% faster, and the other slower); ``warp_pa`` and ``warp_inclination``, the turn at the disc's edge in degrees;
+    ``hole``, the depth of a central depression; ``scale`` (length) and ``turnover`` of the rotation curve in HI
+    radii; ``dispersion`` in km/s, NaN for the model's.
     """
 
     x: np.ndarray
@@ -113,6 +143,20 @@ class Galaxies:
     pa: np.ndarray
     inclination: np.ndarray
     snr: np.ndarray
+    lopsided: np.ndarray | None = None
+    lopsided_angle: np.ndarray | None = None
+    skew: np.ndarray | None = None
+    warp_pa: np.ndarray | None = None
+    warp_inclination: np.ndarray | None = None
+    hole: np.ndarray | None = None
+    scale: np.ndarray | None = None
+    turnover: np.ndarray | None = None
+    dispersion: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is None:
+                setattr(self, name, np.full(len(self.x), PLAIN.get(name, 0.0)))
 
     def __len__(self) -> int:
         return len(self.x)
@@ -144,12 +188,24 @@ def draw_galaxies(model: HiModel, rng: np.random.Generator) -> Galaxies:
     inclination = np.degrees(np.arccos(rng.uniform(0, 1, count)))
     a, b, scatter = WIDTH_RELATION
     turning = 10 ** (a + b * mass + rng.normal(0, scatter, count)) * np.sin(np.radians(inclination))
+    pa = rng.uniform(0, 360, count)
+    dispersion = model.dispersion * np.exp(DISPERSION_SCATTER * model.variety * rng.normal(size=count))
     return Galaxies(
         x, y, z, flux,
         size=kpc / (1e3 * distance / (1 + redshift) ** 2) * 206264.806,
-        w20=np.hypot(turning, 3.6 * model.dispersion),
-        pa=rng.uniform(0, 360, count), inclination=inclination, snr=np.zeros(count),
+        w20=np.hypot(turning, GAUSSIAN_W20 * dispersion),
+        pa=pa, inclination=inclination, snr=np.zeros(count), dispersion=dispersion,
+        lopsided=model.lopsided * rng.uniform(0, 1, count), lopsided_angle=rng.uniform(0, 360, count),
+        skew=0.25 * model.lopsided * rng.uniform(-1, 1, count),
+        warp_pa=model.warp * rng.uniform(-1, 1, count), warp_inclination=model.warp * rng.uniform(-1, 1, count),
+        hole=model.hole * rng.uniform(0, 1, count),
+        scale=_vary(SCALE_LENGTH, SCALE_SCATTER * model.variety, SCALE_LIMITS, count, rng),
+        turnover=_vary(TURNOVER, TURNOVER_SCATTER * model.variety, TURNOVER_LIMITS, count, rng),
     )  # fmt: skip
+
+
+def _vary(middle: float, scatter: float, limits: tuple[float, float], count: int, rng: np.random.Generator):
+    return np.clip(middle * np.exp(scatter * rng.normal(size=count)), *limits)
 
 
 def paint_galaxies(model: HiModel, galaxies: Galaxies, *, sky: np.ndarray | None = None) -> np.ndarray:
@@ -173,44 +229,21 @@ def paint_galaxies(model: HiModel, galaxies: Galaxies, *, sky: np.ndarray | None
 
 
 def _paint_one(model: HiModel, galaxy: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
-    """A rotating disc of thin rings: first voxel of its box, and the box in Jy/beam."""
+    """A rotating disc: first voxel of its box, and the box in Jy/beam."""
     radius = 0.5 * galaxy["size"] / model.pixel_scale
-    r = (np.arange(RINGS) + 0.5) / RINGS * EDGE
-    phi = (np.arange(SPOKES) + 0.5) / SPOKES * 2 * np.pi
-    weight = np.repeat(r * np.exp(-r / SCALE_LENGTH), SPOKES)
-    radii, phi = np.repeat(r, SPOKES), np.tile(phi, RINGS)
-    cosine = np.cos(np.radians(galaxy["inclination"]))
-    along, across = radius * radii * np.cos(phi), radius * radii * np.sin(phi) * cosine
-    angle = np.radians(galaxy["pa"])
-    # East is towards smaller x.
-    dx = -np.sin(angle) * along + np.cos(angle) * across
-    dy = np.cos(angle) * along + np.sin(angle) * across
-    dispersion = min(model.dispersion, galaxy["w20"] / 3.6)
-    # A horn blurred by the dispersion falls to 20% of its peak 1.3 sigma outside the rotation speed.
-    turning = 0.5 * max(galaxy["w20"] - 2.6 * dispersion, 0.0)
-    velocity = turning * (1 - np.exp(-radii / 0.15)) * np.cos(phi)
+    east, north, turning, weight = disc_points(galaxy, radius)
+    dispersion = model.dispersion if np.isnan(galaxy["dispersion"]) else galaxy["dispersion"]
+    dispersion = min(dispersion, galaxy["w20"] / GAUSSIAN_W20)
+    speed = rotation_speed(turning, weight, dispersion, galaxy["w20"])
     per_channel = LIGHT * model.channel_width * HI_REST_FREQUENCY / model.frequency(galaxy["z"]) ** 2
-    # Receding gas is at lower frequencies.
-    dz = -(velocity[:, None] + dispersion * DISPERSION_STEPS[None]) / per_channel
-    weight = np.repeat(weight / weight.sum() / len(DISPERSION_STEPS), len(DISPERSION_STEPS))
-    dx, dy, dz = np.repeat(dx, len(DISPERSION_STEPS)), np.repeat(dy, len(DISPERSION_STEPS)), dz.ravel()
-    margin = int(np.ceil(3.5 * model.beam_px * FWHM_TO_SIGMA)) + 2
-    position = np.stack([galaxy["z"] + dz, galaxy["y"] + dy, galaxy["x"] + dx])
-    low = np.floor(position.min(axis=1)).astype(int) - np.array([2, margin, margin])
-    shape = np.ceil(position.max(axis=1)).astype(int) - low + np.array([3, margin + 1, margin + 1])
-    box = np.zeros(int(np.prod(shape)))
-    cell = np.floor(position).astype(int)
-    part = position - cell
-    cell -= low[:, None]
-    for corner in np.ndindex(2, 2, 2):
-        share = np.prod([p if c else 1 - p for p, c in zip(part, corner, strict=True)], axis=0)
-        index = np.ravel_multi_index(tuple(cell + np.array(corner)[:, None]), shape)
-        box += np.bincount(index, weight * share, minlength=box.size)
-    box = box.reshape(shape)
-    sigma = model.beam_px * FWHM_TO_SIGMA
-    box = gaussian_filter(box, (0, sigma, sigma), mode="constant", truncate=4.0)
-    scale = galaxy["flux"] * model.beam_area / model.channel_width
-    return low, (box * scale).astype(np.float32)
+    # Receding gas is at lower frequencies; east is towards smaller x.
+    place = (
+        galaxy["z"] - speed * turning / per_channel,
+        galaxy["y"] + radius * north,
+        galaxy["x"] - radius * east,
+    )
+    low, box = splat(place, weight, blur=dispersion / per_channel, beam=model.beam_shape)
+    return low, (box * (galaxy["flux"] * model.beam_area / model.channel_width)).astype(np.float32)
 
 
 def noise_cube(model: HiModel, rng: np.random.Generator) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from survey_io.simulate.hi import (
     truth_table,
     write_hi,
 )
+from survey_io.simulate.hi_paint import width_at
 from survey_io.spectral import HI_REST_FREQUENCY, LIGHT
 
 TRUTH = Path(__file__).resolve().parents[3] / "shared" / "data" / "sdc2_templates" / "sky_ldev_truthcat_v2.txt"
@@ -53,6 +55,61 @@ def test_a_galaxy_is_where_the_truth_says(pa):
     width = (seen[-1] - seen[0] + 1) * model.channel_width * LIGHT * HI_REST_FREQUENCY / model.frequency(60) ** 2
     assert width == pytest.approx(250.0, rel=0.12)
     assert one.snr[0] > 3
+
+
+def moments(model: HiModel, cube: np.ndarray) -> tuple[float, float, float]:
+    """Flux, w20 and position angle (between the receding and the approaching half) seen in a noise-free cube."""
+    profile = cube.sum(axis=(1, 2), dtype=float)
+    per_channel = LIGHT * model.channel_width * HI_REST_FREQUENCY / model.frequency(len(cube) / 2) ** 2
+    middle = int((profile * np.arange(len(cube))).sum() / profile.sum())
+    _, y, x = np.indices(cube.shape)
+    low, high = cube[:middle].sum(axis=0, dtype=float), cube[middle + 1 :].sum(axis=0, dtype=float)
+    dx, dy = ((low * axis).sum() / low.sum() - (high * axis).sum() / high.sum() for axis in (x[0], y[0]))
+    flux = profile.sum() / model.beam_area * model.channel_width
+    return flux, width_at(profile) * per_channel, float(np.degrees(np.arctan2(-dx, dy)))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_lopsided_warped_and_hollow_galaxies_keep_their_truth(seed):
+    # Channels of 2 km/s, so that they do not widen the profile.
+    model = HiModel(shape=(400, 72, 72), channel_width=6e3, lopsided=0.7, warp=30, hole=1.0)
+    rng = np.random.default_rng(seed)
+    drawn = draw_galaxies(replace(model, shape=(4000, 72, 72), density=3), rng)[:1]
+    drawn.x[:], drawn.y[:], drawn.z[:] = 35.3, 36.2, 199.6
+    drawn.size[:], drawn.w20[:], drawn.inclination[:] = rng.uniform(8, 45), rng.uniform(60, 500), rng.uniform(30, 85)
+    cube = paint_galaxies(model, drawn)
+    flux, w20, pa = moments(model, cube)
+    assert flux == pytest.approx(drawn.flux[0], rel=1e-3)
+    assert w20 == pytest.approx(drawn.w20[0], rel=0.02, abs=2)
+    # The warp and the brighter side pull the light's angle; the truth is the inner disc's.
+    assert abs((pa - drawn.pa[0] + 180) % 360 - 180) < 25
+    assert cube.min() > -0.01 * cube.max()
+    plain = drawn[:]
+    for name in ("lopsided", "skew", "warp_pa", "warp_inclination", "hole"):
+        getattr(plain, name)[:] = 0
+    assert np.abs(paint_galaxies(model, plain) - cube).max() > 0.03 * cube.max()
+
+
+def test_what_shapes_a_galaxy_is_seen():
+    model = HiModel(shape=(120, 72, 72))
+    y, x = np.indices(model.shape[1:])
+
+    def painted(**shape: float) -> np.ndarray:
+        one = galaxy(0.0, inclination=45.0, size=60.0)
+        one.x[:], one.y[:] = 36, 36
+        for name, value in shape.items():
+            getattr(one, name)[:] = value
+        return paint_galaxies(model, one).sum(axis=0, dtype=float)
+
+    plain = painted()
+    assert (plain * (y - 36)).sum() / plain.sum() == pytest.approx(0, abs=0.01)
+    north = painted(lopsided=0.5)
+    assert (north * (y - 36)).sum() / north.sum() > 1
+    assert painted(hole=1.0)[36, 36] < 0.6 * plain[36, 36]
+    # A warp turns the faint outskirts and leaves the bright middle.
+    turned = painted(warp_pa=40.0)
+    assert (turned * (x - 36) * (y - 36)).sum() < -0.01 * (turned * (y - 36) ** 2).sum()
+    assert turned[36, 36] == pytest.approx(plain[36, 36], rel=0.01)
 
 
 def test_noise_has_the_beams_autocorrelation_and_falls_with_frequency():
