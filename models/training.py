@@ -18,8 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from models.cube_loader import CubeFields
 from models.loader import SkyFields
 from models.registry import get_model
+from models.yolo.head import HeadSpec
 from models.yolo.loss import yolo_loss
 from survey_io.memory import keep_freed_memory
 
@@ -35,6 +37,7 @@ class TrainOptions(BaseModel):
     minutes: float | None = Field(None, gt=0, description="bound on the wall time, minutes")
     batch: int = Field(8, ge=1, description="fields per step")
     size: int = Field(256, ge=64, description="side of a field, px")
+    cube_size: tuple[int, int, int] = Field((128, 48, 48), description="sides of a cube's field, (channels, y, x)")
     learning_rate: float = Field(2e-3, gt=0)
     final_rate: float = Field(0.01, ge=0, le=1, description="last learning rate over the first")
     warm_up: int = Field(300, ge=0, description="steps of linear warm-up")
@@ -86,10 +89,22 @@ class MovingAverage:
                 self.values[name].copy_(value)
 
 
+def memory_format(ndim: int) -> torch.memory_format:
+    """Layout in which convolutions of so many dimensions are fastest."""
+    return {2: torch.channels_last, 3: torch.channels_last_3d}.get(ndim, torch.contiguous_format)
+
+
+def make_fields(head: HeadSpec, options: TrainOptions, *, seed: int, pool: int) -> SkyFields | CubeFields:
+    """Endless batches for a head of two (sky) or three dimensions (cubes)."""
+    if head.ndim == 3:
+        return CubeFields(head, batch=options.batch, size=options.cube_size, seed=seed, pool=pool)
+    return SkyFields(head, batch=options.batch, size=options.size, seed=seed, pool=pool)
+
+
 def batch_loss(net: nn.Module, batch: tuple, device: torch.device, precision: str) -> tuple[Tensor, dict[str, float]]:
     """Forward pass and loss of one batch on a device."""
     snr, beam, assigned, targets = batch
-    snr = snr.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+    snr = snr.to(device, non_blocking=True).contiguous(memory_format=memory_format(net.head.ndim))
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
         raw = net(snr, beam.to(device))
     targets = {name: value.to(device) for name, value in targets.items()}
@@ -143,7 +158,7 @@ def train(options: TrainOptions, *, report: Callable[[str], None] = print) -> Pa
         from safetensors.torch import load_file
 
         net.load_state_dict(load_file(options.start))
-    net = net.to(device, memory_format=torch.channels_last)
+    net = net.to(device, memory_format=memory_format(net.head.ndim))
     average = MovingAverage(net, options.ema)
     optimiser = torch.optim.AdamW(
         net.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, betas=(0.9, 0.98)
@@ -157,12 +172,10 @@ def train(options: TrainOptions, *, report: Callable[[str], None] = print) -> Pa
         average.values = state["average"]
         first, spent, history = state["step"], state["seconds"], state["history"]
     # A resumed run must not see the first run's fields again: the seed moves with the step.
-    fields = SkyFields(
-        net.head, batch=options.batch, size=options.size, seed=options.seed + 1000 * first, pool=options.pool
-    )
+    fields = make_fields(net.head, options, seed=options.seed + 1000 * first, pool=options.pool)
     workers = {"num_workers": options.loaders, "prefetch_factor": 4} if options.loaders else {}
     loader = iter(DataLoader(fields, batch_size=None, **workers))
-    validation = SkyFields(net.head, batch=options.batch, size=options.size, seed=987_654, pool=16)
+    validation = make_fields(net.head, options, seed=987_654, pool=16)
     source = iter(validation)
     held_out = [next(source) for _ in range(24)][8:]
     (folder / "options.json").write_text(options.model_dump_json(indent=1))
@@ -208,7 +221,10 @@ def train(options: TrainOptions, *, report: Callable[[str], None] = print) -> Pa
 
 @torch.no_grad()
 def draw_predictions(net: nn.Module, batch: tuple, path: Path) -> None:
-    """Picture of a batch's first fields: S/N with true centres (red) and the map of P beside it."""
+    """Picture of a batch's first fields: S/N with true centres (red) and the map of P beside it.
+
+    Of cubes the highest values over the channels are shown.
+    """
     from matplotlib.figure import Figure
 
     snr, beam, assigned, targets = batch
@@ -219,14 +235,17 @@ def draw_predictions(net: nn.Module, batch: tuple, path: Path) -> None:
     spec = net.head
     values = raw.reshape(len(raw), spec.boxes, spec.box_channels, *raw.shape[2:])
     presence = torch.sigmoid(values[:, :, spec.slot("presence").start]).amax(dim=1)
+    shown = snr[:3, 0]
+    if spec.ndim == 3:
+        presence, shown = presence.amax(dim=1), shown.amax(dim=1)
     figure = Figure(figsize=(10, 5 * len(raw)))
     axes = figure.subplots(len(raw), 2, squeeze=False)
     for i, (left, right) in enumerate(axes):
-        left.imshow(torch.asinh(snr[i, 0] / 3).numpy(), origin="lower", cmap="gray", vmin=-1.2, vmax=3)
+        left.imshow(torch.asinh(shown[i] / 3).numpy(), origin="lower", cmap="gray", vmin=-1.2, vmax=3)
         right.imshow(presence[i].numpy(), origin="lower", vmin=0, vmax=1)
         rows = assigned[i][assigned[i] >= 0].unique()
         centre = targets["centre"][rows].numpy()
-        left.scatter(centre[:, 1], centre[:, 0], s=30, edgecolors="red", facecolors="none", linewidths=0.7)
+        left.scatter(centre[:, -1], centre[:, -2], s=30, edgecolors="red", facecolors="none", linewidths=0.7)
         left.set_title(f"S/N, {len(rows)} demanded sources")
         right.set_title("P per cell")
     figure.tight_layout()

@@ -1,5 +1,5 @@
 """Detectors, one architecture per file; importing this package registers them."""
 
-from models.detectors import light, sdc1, smooth_clip, threshold
+from models.detectors import light, light3d, sdc1, sdc2, smooth_clip, threshold
 
-__all__ = ["light", "sdc1", "smooth_clip", "threshold"]
+__all__ = ["light", "light3d", "sdc1", "sdc2", "smooth_clip", "threshold"]

@@ -7,8 +7,8 @@ import numpy as np
 from models.detections import Detections
 from models.yolo.head import HeadSpec, decode
 
-# A neighbouring cell speaks for the same source if its own centre lies within this many beams of the
-# maximum's.
+# A neighbouring cell speaks for the same source if its own centre lies within this many beams (or line extents along a
+# spectral axis) of the maximum's.
 AGREE_BEAMS = 0.35
 
 
@@ -51,6 +51,7 @@ def find_candidates(raw: np.ndarray, spec: HeadSpec, *, beam_px: float, min_logi
     if fine is None:
         return _all_boxes(raw, spec, beam_px, min_logit)
     logits, counts = fine
+    units = spec.units(beam_px)
     padded = np.pad(logits, 1, constant_values=-np.inf)
     where = np.nonzero(logits > min_logit)
     value = logits[where]
@@ -73,7 +74,7 @@ def find_candidates(raw: np.ndarray, spec: HeadSpec, *, beam_px: float, min_logi
         box = np.ravel_multi_index(tuple((cells % counts).T), counts)
         vectors = values[(box, slice(None), *(cells // counts).T)]
         anchors = (cells + 0.5) * pitch - 0.5
-        priors = np.array(spec.priors, np.float32)[box] * beam_px
+        priors = np.array(spec.priors, np.float32)[box] * units
         out = decode(vectors, anchors, priors, spec)
         # Priors may differ from box to box, so that means are taken of sizes in px.
         out["log_size"] = out["log_size"] + np.log(priors)
@@ -87,9 +88,9 @@ def find_candidates(raw: np.ndarray, spec: HeadSpec, *, beam_px: float, min_logi
         cells = index + step
         inside = ((cells >= 0) & (cells < limits)).all(axis=1)
         part, logit = gather(np.clip(cells, 0, limits - 1))
-        distance = np.linalg.norm(part["centre"] - best["centre"], axis=1)
+        distance = np.linalg.norm((part["centre"] - best["centre"]) / units, axis=1)
         # Smooth weights, so that rounding cannot switch a neighbour in or out.
-        weight = inside * part["presence"] * np.clip(1.5 - distance / (AGREE_BEAMS * beam_px), 0, 1)
+        weight = inside * part["presence"] * np.clip(1.5 - distance / AGREE_BEAMS, 0, 1)
         total += weight
         for name in mean:
             mean[name] += weight[:, None] * part[name]
@@ -111,7 +112,7 @@ def _all_boxes(raw: np.ndarray, spec: HeadSpec, beam_px: float, min_logit: float
     vectors = values[(box, slice(None), *cell)]
     cells = np.stack(cell, -1)
     anchors = (cells + np.array(spec.anchors)[box]) * np.array(spec.stride) - 0.5
-    out = decode(vectors, anchors, np.array(spec.priors, np.float32)[box] * beam_px, spec)
+    out = decode(vectors, anchors, np.array(spec.priors, np.float32)[box] * spec.units(beam_px), spec)
     return Detections(
         out["centre"].astype(np.float64),
         out["size"].astype(np.float32),

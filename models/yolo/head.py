@@ -28,7 +28,7 @@ class HeadSpec:
     anchors : tuple of tuple of float
         Per box, the point of the cell (0..1 per axis) from which its offset counts.
     priors : tuple of tuple of float
-        Per box, the size (per axis) that a log size of 0 stands for, in beams.
+        Per box, the size (per axis) that a log size of 0 stands for, in `units`: beams on the sky.
     params : tuple of str
         Names of the regressed parameters.
     scales : tuple of str
@@ -37,6 +37,9 @@ class HeadSpec:
         Names of classes, sigmoid each; empty for one kind of object.
     reach : float
         Largest offset from the anchor, in cells.
+    line_channels : float
+        Extent along a spectral axis, in channels, that stands where the beam stands on the sky: the unit of priors and
+        position errors.
     """
 
     stride: tuple[int, ...]
@@ -46,6 +49,7 @@ class HeadSpec:
     scales: tuple[str, ...]
     classes: tuple[str, ...] = ()
     reach: float = 2.0
+    line_channels: float = 16.0
 
     @property
     def ndim(self) -> int:
@@ -82,6 +86,16 @@ class HeadSpec:
         starts["scales"] = (first + len(self.params), first + len(self.params) + len(self.scales))
         return slice(*starts[name])
 
+    def units(self, beam_px: float) -> np.ndarray:
+        """Extent per axis, px or channels, that a prior of 1 and a position error of 1 stand for.
+
+        Images have two sky axes; spectra and cubes begin with a spectral one.
+        """
+        sky = np.full(self.ndim, beam_px, np.float32)
+        if self.ndim != 2:
+            sky[0] = self.line_channels
+        return sky
+
     def anchor_positions(self, grid: tuple[int, ...]) -> np.ndarray:
         """Pixel positions of all anchors, in the order of a raw map viewed as (boxes, *grid).
 
@@ -108,7 +122,7 @@ def decode(values, anchors, priors, spec: HeadSpec):
         Pixel positions of their anchors.
     spec : HeadSpec
     priors : array, shape (n, ndim) or (ndim,)
-        Sizes in px that a log size of 0 stands for: ``spec.priors`` of the box times the beam.
+        Sizes in px that a log size of 0 stands for: ``spec.priors`` of the box times ``spec.units``.
 
     Returns
     -------

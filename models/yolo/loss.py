@@ -63,8 +63,8 @@ def yolo_loss(
     assigned : Tensor of int, shape (B, boxes, *grid)
         Row of ``targets`` (counted over the batch), BACKGROUND or IGNORED.
     targets : dict of Tensor
-        ``centre`` (t, ndim) px; ``size`` (t, ndim) px, apparent; ``beam`` (t,) px, the scale of position
-        errors and the unit of the priors; ``params`` (t, len(spec.params)); ``param_weight`` (t,
+        ``centre`` (t, ndim) px; ``size`` (t, ndim) px, apparent; ``beam`` (t,) px, with ``spec.line_channels`` the
+        scale of position errors and the unit of the priors; ``params`` (t, len(spec.params)); ``param_weight`` (t,
         len(spec.params)), in which the pair cos, sin of an angle carries the ellipticity.
     spec : HeadSpec
 
@@ -98,12 +98,14 @@ def yolo_loss(
         anchors = torch.from_numpy(spec.anchor_positions(tuple(grid))).to(raw.device)
         anchors = anchors.reshape(1, -1, spec.ndim).expand(batch, -1, -1).reshape(-1, spec.ndim)[index]
         box = (index // int(torch.tensor(grid).prod())) % spec.boxes
-        beam = targets["beam"][row]
-        priors = torch.tensor(spec.priors, dtype=torch.float32, device=raw.device)[box] * beam[:, None]
+        units = targets["beam"][row][:, None].repeat(1, spec.ndim)
+        if spec.ndim != 2:
+            units[:, 0] = spec.line_channels
+        priors = torch.tensor(spec.priors, dtype=torch.float32, device=raw.device)[box] * units
         out = decode(values[index], anchors, priors, spec)
         scale = {name: out["scales"][:, i] for i, name in enumerate(spec.scales)}
         parts["presence"] = w.presence * F.softplus(-presence[index]).sum() / count
-        offset = (out["centre"] - targets["centre"][row]).abs() / beam[:, None]
+        offset = (out["centre"] - targets["centre"][row]).abs() / units
         term = laplace_nll(offset.mean(-1), scale["position"])
         parts["position"] = w.position * (vote * term).sum() / count
         log_target = torch.log(targets["size"][row] / priors)

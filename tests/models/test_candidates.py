@@ -32,7 +32,7 @@ def plant(raw, spec, box, cell, *, centre, size, logit, params=None, scale=0.0) 
     anchor = spec.anchor_positions(raw.shape[1:])[(box, *cell)]
     one = np.zeros(spec.box_channels, np.float32)
     one[spec.slot("offset")] = (np.array(centre) - anchor) / np.array(spec.stride)
-    one[spec.slot("size")] = np.log(np.array(size) / (np.array(spec.priors[box]) * BEAM))
+    one[spec.slot("size")] = np.log(np.array(size) / (np.array(spec.priors[box]) * spec.units(BEAM)))
     one[spec.slot("presence")] = logit
     one[spec.slot("params")] = np.zeros(len(spec.params)) if params is None else params
     one[spec.slot("scales")] = scale

@@ -125,7 +125,9 @@ def test_a_perfect_answer_costs_only_its_log_scales(ndim: int) -> None:
         anchor = spec.anchor_positions(grid)[(box, *cell)]
         one = values[(image, box, *cell)]
         one[spec.slot("offset")] = (targets["centre"][0] - torch.from_numpy(anchor)) / 4
-        one[spec.slot("size")] = torch.log(targets["size"][0] / (beam * torch.tensor(spec.priors[box])))
+        one[spec.slot("size")] = torch.log(
+            targets["size"][0] / torch.from_numpy(spec.units(beam)) / torch.tensor(spec.priors[box])
+        )
         one[spec.slot("params")] = targets["params"][0]
     perfect = values.movedim(-1, 2).reshape(raw.shape)
     _, parts = yolo_loss(perfect, assigned, targets, spec)

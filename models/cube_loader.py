@@ -1,0 +1,267 @@
+"""Training fields of cubes without end: crops of simulated HI cubes with targets, made in worker processes.
+
+As `models.loader` for images: a pool of noise-free cubes and noise cubes is kept and slowly renewed; every field is a
+random crop of one, scaled in depth, plus an unrelated crop of noise, flipped on all axes and turned. Angles of the
+receding side follow each of these, a flip of the channels among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter1d
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from models.loader import beam_vector
+from models.yolo.assign import assign_centres
+from models.yolo.head import HeadSpec
+from survey_io.simulate import hi
+from survey_io.spectral import HI_REST_FREQUENCY, LIGHT
+
+# A galaxy whose matched filter reaches this S/N must be found; between the two it is neither demanded nor punished.
+DEMANDED, IGNORED_BELOW = 4.0, 2.6
+# Extent of a galaxy's light (FWHM) over its HI diameter; sizes are told to the network down to this many beams.
+LIGHT_SHARE, SIZE_FLOOR = 0.6, 0.15
+# Shares of fields with a border of the cube, with blanked channels, with strong continuum residuals.
+EDGE_SHARE, FLAGGED_SHARE, CONTINUUM_SHARE = 0.3, 0.2, 0.3
+# Share of cubes whose channels are correlated (Hanning smoothing), as those of older telescopes are.
+HANNING_SHARE = 0.2
+
+
+@dataclass
+class HiCube:
+    """One member of the pool: noise-free cube and noise (unit rms), galaxies in px, channels and S/N units.
+
+    ``low`` is the angle from +x towards +y of the gas at low channels, rad; ``flux`` the sum of S/N over voxels by the
+    beam's area; ``w20`` in channels; ``size`` the HI diameter in px.
+    """
+
+    sky: np.ndarray
+    noise: np.ndarray
+    galaxies: dict[str, np.ndarray]
+    beam_px: float
+
+
+def draw_model(shape: tuple[int, int, int], rng: np.random.Generator) -> hi.HiModel:
+    """A cube of the training range: half of them like SDC2, the rest with other beams, channels and distances."""
+    common = {
+        "shape": shape, "density": float(np.exp(rng.uniform(np.log(6), np.log(40)))), "noise_fall": 0.0,
+        "continuum": float(np.exp(rng.uniform(np.log(1), np.log(20)))) if rng.random() < CONTINUUM_SHARE else 0.0,
+        "rms": float(2.0e-5 * np.exp(rng.normal(0, 0.3))),
+    }  # fmt: skip
+    if rng.random() < 0.5:
+        return hi.HiModel(**common, first_frequency=float(rng.uniform(0.95e9, 1.14e9)))
+    pixel = 2.8
+    return hi.HiModel(
+        **common,
+        first_frequency=float(rng.uniform(0.95e9, 1.38e9)),
+        pixel_scale=pixel,
+        beam=pixel * float(np.exp(rng.uniform(np.log(2.0), np.log(6.0)))),
+        channel_width=float(np.exp(rng.uniform(np.log(15e3), np.log(90e3)))),
+        dispersion=float(rng.uniform(6, 14)),
+    )
+
+
+def draw_cube(shape: tuple[int, int, int], rng: np.random.Generator) -> HiCube:
+    """Draw a cube, its galaxies and its noise."""
+    model = draw_model(shape, rng)
+    galaxies = hi.draw_galaxies(model, rng)
+    if model.first_frequency > 1.15e9:
+        # Nearby galaxies of the challenge's fluxes would be tiny: theirs are larger, and so are their widths.
+        galaxies.size *= np.exp(rng.uniform(0, 1.2, len(galaxies)))
+        galaxies.w20 *= np.exp(rng.uniform(0, 0.8, len(galaxies)))
+    sky = np.zeros(shape, np.float32)
+    hi.paint_galaxies(model, galaxies, sky=sky)
+    if model.continuum:
+        hi.contaminate(model, sky, rng)
+    rms = model.channel_rms().astype(np.float32)[:, None, None]
+    sky /= rms
+    noise = hi.noise_cube(model, rng) / rms
+    spread = 1.0
+    if rng.random() < HANNING_SHARE:
+        sky, noise = _hanning(sky), _hanning(noise)
+        spread = float(noise.std())
+        sky, noise = sky / spread, noise / spread
+    per_channel = LIGHT * model.channel_width * HI_REST_FREQUENCY / model.frequency(galaxies.z) ** 2
+    fields = {
+        "x": galaxies.x, "y": galaxies.y, "z": galaxies.z, "snr": galaxies.snr,
+        "flux": galaxies.flux / model.channel_width / model.rms / spread,
+        "size": galaxies.size / model.pixel_scale, "w20": galaxies.w20 / per_channel,
+        "inclination": np.radians(galaxies.inclination),
+        # Position angles run from north (+y) to east (-x); channels rise in frequency, so receding gas is at low ones.
+        "low": np.radians(galaxies.pa) + np.pi / 2,
+    }  # fmt: skip
+    return HiCube(sky, noise, fields, model.beam_px)
+
+
+def _hanning(cube: np.ndarray) -> np.ndarray:
+    out = 0.5 * cube
+    out[1:] += 0.25 * cube[:-1]
+    out[:-1] += 0.25 * cube[1:]
+    return out
+
+
+def crop_cube(
+    cube: HiCube, size: tuple[int, int, int], rng: np.random.Generator
+) -> tuple[np.ndarray, dict[str, np.ndarray], tuple[float, float, float]]:
+    """A random crop as the pipeline would see it: S/N, its galaxies (centres within the crop), and the beam."""
+    room = np.array(cube.sky.shape) - size
+    # Every third field is sure to hold a galaxy; the rest teach what emptiness looks like.
+    first = rng.integers(0, room + 1)
+    count = len(cube.galaxies["x"])
+    if count and rng.random() < 0.35:
+        one = int(rng.integers(count))
+        centre = np.array([cube.galaxies[axis][one] for axis in "zyx"])
+        first = np.clip(np.rint(centre - rng.uniform(0.1, 0.9, 3) * size).astype(int), 0, room)
+    other = rng.integers(0, room + 1)
+    depth = float(np.exp(rng.uniform(np.log(0.45), np.log(2.0))))
+    window = tuple(slice(a, a + n) for a, n in zip(first, size, strict=True))
+    noise = cube.noise[tuple(slice(a, a + n) for a, n in zip(other, size, strict=True))]
+    snr = depth * cube.sky[window] + noise
+    g = {name: value.copy() for name, value in cube.galaxies.items()}
+    for axis, start in zip("zyx", first, strict=True):
+        g[axis] = g[axis] - start
+    g["snr"], g["flux"] = g["snr"] * depth, g["flux"] * depth
+    limits = dict(zip("zyx", size, strict=True))
+    near = np.logical_and.reduce([(g[a] > -0.5) & (g[a] < n - 0.5) for a, n in limits.items()])
+    near &= g["snr"] > IGNORED_BELOW
+    g = {name: value[near] for name, value in g.items()}
+    # The pipeline's noise is an estimate, whose errors are smooth along the channels.
+    snr *= (1 + 0.03 * _smooth_noise(size[0], rng))[:, None, None].astype(np.float32)
+    if size[1] == size[2] and rng.random() < 0.5:
+        snr = snr.transpose(0, 2, 1)
+        g["x"], g["y"], g["low"] = g["y"], g["x"], np.pi / 2 - g["low"]
+    if rng.random() < 0.5:
+        snr, g["x"], g["low"] = snr[:, :, ::-1], size[2] - 1 - g["x"], np.pi - g["low"]
+    if rng.random() < 0.5:
+        snr, g["y"], g["low"] = snr[:, ::-1], size[1] - 1 - g["y"], -g["low"]
+    if rng.random() < 0.5:
+        snr, g["z"], g["low"] = snr[::-1], size[0] - 1 - g["z"], g["low"] + np.pi
+    snr = np.ascontiguousarray(snr)
+    keep = np.ones(len(g["x"]), bool)
+    if rng.random() < EDGE_SHARE:
+        axis, side = int(rng.integers(3)), int(rng.integers(2))
+        edge = int(rng.integers(2, size[axis] // 3))
+        blank: list[slice] = [slice(None)] * 3
+        blank[axis] = slice(0, edge) if side else slice(size[axis] - edge, size[axis])
+        snr[tuple(blank)] = 0
+        along = g["zyx"[axis]]
+        keep = along >= edge - 0.5 if side else along < size[axis] - edge - 0.5
+    if rng.random() < FLAGGED_SHARE:
+        snr[rng.random(size[0]) < rng.uniform(0.005, 0.08)] = 0
+    return snr, {name: value[keep] for name, value in g.items()}, (cube.beam_px, cube.beam_px, 0.0)
+
+
+def _smooth_noise(size: int, rng: np.random.Generator) -> np.ndarray:
+    noise = gaussian_filter1d(rng.standard_normal(size), 4.0, mode="wrap")
+    return noise / max(float(noise.std()), 1e-6)
+
+
+def encode_lines(g: dict[str, np.ndarray], beam_px: float, spec: HeadSpec) -> dict[str, np.ndarray]:
+    """Targets of a field in the terms of `yolo_loss`."""
+    light = LIGHT_SHARE * g["size"]
+    cosine = np.cos(g["inclination"])
+    along, across = np.abs(np.cos(g["low"])), np.abs(np.sin(g["low"]))
+    width = np.hypot(along, across * cosine) * light
+    height = np.hypot(across, along * cosine) * light
+    ones = np.ones_like(light)
+    turned = np.sin(g["inclination"])
+    return {
+        "centre": np.stack([g["z"], g["y"], g["x"]], -1),
+        "size": np.stack([np.maximum(g["w20"], 2.0), np.hypot(height, beam_px), np.hypot(width, beam_px)], -1),
+        "beam": np.full(len(light), beam_px),
+        "params": np.stack(
+            [
+                np.log(g["flux"]), np.log(np.maximum(g["size"] / beam_px, SIZE_FLOOR)),
+                np.log(np.maximum(g["w20"], 1.0) / spec.line_channels), g["inclination"],
+                np.cos(g["low"]), np.sin(g["low"]),
+            ],
+            -1,
+        ),
+        "param_weight": np.stack([ones, ones, ones, ones, turned, turned], -1),
+    }  # fmt: skip
+
+
+class CubeFields(IterableDataset):
+    """Endless batches of fields for detectors of lines in cubes; the interface is that of `models.loader.SkyFields`.
+
+    Parameters
+    ----------
+    spec : HeadSpec
+    batch : int
+        Fields per batch.
+    size : (channels, y, x)
+        Of a field.
+    seed : int
+        Two loaders of one seed give the same batches.
+    pool, renew : int
+        Cubes kept, and batches after which one is replaced.
+    cube_shape : (channels, y, x)
+        Of a cube of the pool.
+    """
+
+    def __init__(
+        self, spec: HeadSpec, *, batch: int, size: tuple[int, int, int], seed: int, pool: int = 40, renew: int = 6,
+        cube_shape: tuple[int, int, int] = (256, 112, 112),
+    ):  # fmt: skip
+        super().__init__()
+        self.spec, self.batch, self.size, self.seed = spec, batch, tuple(size), seed
+        self.pool, self.renew = pool, renew
+        self.cube_shape = tuple(max(c, n + 16) for c, n in zip(cube_shape, self.size, strict=True))
+        self.grid = tuple(n // s for n, s in zip(self.size, spec.stride, strict=True))
+        anchors = spec.anchor_positions(self.grid).reshape(-1, 3)
+        per_axis = [len({anchor[axis] for anchor in spec.anchors}) for axis in range(3)]
+        # Distances are taken in units of the anchors' pitch; half a diagonal between anchors misses no galaxy.
+        self.pitch = np.array(spec.stride) / np.array(per_axis)
+        self.anchors, self.radius = anchors / self.pitch, 0.51 * np.sqrt(3)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]]:
+        worker = get_worker_info()
+        rng = np.random.default_rng([self.seed, 0 if worker is None else worker.id])
+        cubes: list[HiCube] = []
+        step = 0
+        while True:
+            # The pool fills while training runs, so that the first step does not wait for it.
+            if len(cubes) < 4:
+                cubes += [draw_cube(self.cube_shape, rng) for _ in range(4 - len(cubes))]
+            elif len(cubes) < self.pool and step % 2 == 0:
+                cubes.append(draw_cube(self.cube_shape, rng))
+            elif step % self.renew == 0:
+                cubes[int(rng.integers(len(cubes)))] = draw_cube(self.cube_shape, rng)
+            yield self.make_batch(cubes, rng)
+            step += 1
+
+    def make_batch(
+        self, cubes: list[HiCube], rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """S/N (B, 1, C, H, W), beams (B, 4), assignment (B, boxes, *grid) and targets of one batch."""
+        images, beams, assigned, rows = [], [], [], []
+        offset = 0
+        for _ in range(self.batch):
+            snr, galaxies, beam = crop_cube(cubes[int(rng.integers(len(cubes)))], self.size, rng)
+            target = encode_lines(galaxies, beam[0], self.spec)
+            ignore = galaxies["snr"] < DEMANDED
+            found = assign_centres(
+                self.anchors, target["centre"] / self.pitch, np.full(len(ignore), self.radius),
+                np.log(np.maximum(galaxies["flux"], 1e-3)), ignore,
+            )  # fmt: skip
+            # Only demanded targets enter the table; their rows are counted over the batch.
+            number = np.cumsum(~ignore) - 1 + offset
+            found = np.where(found >= 0, number[np.maximum(found, 0)] if len(number) else found, found)
+            offset += int((~ignore).sum())
+            rows.append({name: value[~ignore] for name, value in target.items()})
+            images.append(snr[None])
+            beams.append(beam_vector(beam))
+            assigned.append(found.reshape(self.spec.boxes, *self.grid))
+        columns = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+        targets = {name: torch.from_numpy(value.astype(np.float32)) for name, value in columns.items()}
+        return (
+            torch.from_numpy(np.stack(images).astype(np.float32)),
+            torch.from_numpy(np.stack(beams)),
+            torch.from_numpy(np.stack(assigned).astype(np.int64)),
+            targets,
+        )
