@@ -18,6 +18,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from survey_io.sdc2 import write_sdc2
 from survey_io.simulate.hi_paint import FWHM_TO_SIGMA, GAUSSIAN_W20, disc_points, rotation_speed, splat
+from survey_io.simulate.hi_templates import STRETCH, choose, read_templates
 from survey_io.spectral import HI_REST_FREQUENCY, LIGHT
 
 # Quantiles of the challenge's line fluxes (Jy Hz): half of all lie below 5.6, one in fifty above 73.
@@ -26,10 +27,13 @@ FLUX_QUANTILES = (
     (1.34, 1.92, 2.15, 2.99, 5.58, 12.93, 17.9, 28.5, 45.2, 72.6, 96.4, 189.0, 582.0),
 )
 # log D[kpc] = a + b log M and log (w20 / sin i)[km/s] = a + b log M, with their scatters.
-SIZE_RELATION, WIDTH_RELATION = (-2.951, 0.480, 0.133), (0.745, 0.186, 0.15)
+SIZE_RELATION, WIDTH_RELATION = (-2.951, 0.480, 0.133), (0.765, 0.186, 0.15)
+# Galaxies above a given flux grow fewer with frequency in the challenge: d ln n / d nu, per Hz.
+DENSITY_SLOPE = -3.9e-9
 # Scale length of a disc and radius at which its rotation curve turns over, both over the HI radius: the middle,
 # the scatter in ln, and limits.
-SCALE_LENGTH, SCALE_SCATTER, SCALE_LIMITS = 0.4, 0.2, (0.25, 0.6)
+# Scale lengths give the light's rms over the HI radius that the atlas of real galaxies has (0.43, from 0.35 to 0.53).
+SCALE_LENGTH, SCALE_SCATTER, SCALE_LIMITS = 0.28, 0.25, (0.17, 0.5)
 TURNOVER, TURNOVER_SCATTER, TURNOVER_LIMITS = 0.15, 0.5, (0.05, 0.6)
 DISPERSION_SCATTER = 0.2
 MASS_PER_FLUX = 49.8
@@ -65,6 +69,11 @@ class HiModel:
         Largest depth of a central depression, 0 to 1.
     variety : float
         Scatter of scale length, turnover radius and dispersion from galaxy to galaxy, as a multiple of the usual.
+    templates : path, optional
+        Folder of real galaxies (see `read_templates`) from which ``template_share`` of the galaxies are made; such a
+        galaxy has its template's inclination.
+    held_out : bool, optional
+        Only the templates held out (True) or only the others (False); None for all.
     continuum : float
         Continuum sources per 10^4 px whose subtraction left an error, 0 for none.
     interference : float
@@ -85,6 +94,9 @@ class HiModel:
     warp: float = 20.0
     hole: float = 0.9
     variety: float = 1.0
+    templates: str | Path | None = None
+    template_share: float = 0.5
+    held_out: bool | None = None
     continuum: float = 0.0
     interference: float = 0.0
     centre: tuple[float, float] = (180.0, -30.0)
@@ -115,7 +127,7 @@ class HiModel:
 
 
 # What a plain disc has where it is not 0.
-PLAIN = {"scale": SCALE_LENGTH, "turnover": TURNOVER, "dispersion": np.nan}
+PLAIN = {"scale": 0.4, "turnover": TURNOVER, "dispersion": np.nan, "template": -1}
 
 
 @dataclass
@@ -131,7 +143,9 @@ class Galaxies:
     the receding side, in the disc) of the brighter side; ``skew``, by how much faster the receding side turns (0.1:
     10% faster, and the other slower); ``warp_pa`` and ``warp_inclination``, the turn at the disc's edge in degrees;
     ``hole``, the depth of a central depression; ``scale`` (length) and ``turnover`` of the rotation curve in HI
-    radii; ``dispersion`` in km/s, NaN for the model's.
+    radii; ``dispersion`` in km/s, NaN for the model's. A galaxy made of a template has its number in ``template``
+    (-1: a disc) and 1 in ``mirrored`` where its handedness is changed; its centre is that of the template's light and
+    the middle of its profile at 20% of the peak, its angle that of the light's velocity gradient.
     """
 
     x: np.ndarray
@@ -152,6 +166,8 @@ class Galaxies:
     scale: np.ndarray | None = None
     turnover: np.ndarray | None = None
     dispersion: np.ndarray | None = None
+    template: np.ndarray | None = None
+    mirrored: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -177,7 +193,9 @@ def draw_galaxies(model: HiModel, rng: np.random.Generator) -> Galaxies:
     share = 1 - np.interp(np.log(model.least_flux), np.log(FLUX_QUANTILES[1]), FLUX_QUANTILES[0])
     count = int(rng.poisson(model.density * np.prod(model.shape) / 1e6 * share))
     nchan, ny, nx = model.shape
-    x, y, z = (rng.uniform(-0.5, n - 0.5, count) for n in (nx, ny, nchan))
+    x, y, share = rng.uniform(-0.5, nx - 0.5, count), rng.uniform(-0.5, ny - 0.5, count), rng.uniform(0, 1, count)
+    slope = DENSITY_SLOPE * model.channel_width * nchan
+    z = nchan * np.log1p(share * np.expm1(slope)) / slope - 0.5
     flux = draw_fluxes(count, model.least_flux, rng)
     redshift = HI_REST_FREQUENCY / model.frequency(z) - 1
     grid = np.linspace(max(redshift.min(initial=0.3) - 0.01, 1e-3), redshift.max(initial=0.3) + 0.01, 50)
@@ -190,7 +208,7 @@ def draw_galaxies(model: HiModel, rng: np.random.Generator) -> Galaxies:
     turning = 10 ** (a + b * mass + rng.normal(0, scatter, count)) * np.sin(np.radians(inclination))
     pa = rng.uniform(0, 360, count)
     dispersion = model.dispersion * np.exp(DISPERSION_SCATTER * model.variety * rng.normal(size=count))
-    return Galaxies(
+    galaxies = Galaxies(
         x, y, z, flux,
         size=kpc / (1e3 * distance / (1 + redshift) ** 2) * 206264.806,
         w20=np.hypot(turning, GAUSSIAN_W20 * dispersion),
@@ -202,6 +220,25 @@ def draw_galaxies(model: HiModel, rng: np.random.Generator) -> Galaxies:
         scale=_vary(SCALE_LENGTH, SCALE_SCATTER * model.variety, SCALE_LIMITS, count, rng),
         turnover=_vary(TURNOVER, TURNOVER_SCATTER * model.variety, TURNOVER_LIMITS, count, rng),
     )  # fmt: skip
+    if model.templates is not None:
+        _give_templates(model, galaxies, kpc, rng)
+    return galaxies
+
+
+def _give_templates(model: HiModel, galaxies: Galaxies, kpc: np.ndarray, rng: np.random.Generator) -> None:
+    """Make some galaxies of templates, in place; they take what a template cannot be made to have."""
+    templates = read_templates(model.templates, held_out=model.held_out)
+    rows = np.flatnonzero(rng.random(len(galaxies)) < model.template_share)
+    beam = model.beam_shape[1] * model.pixel_scale
+    number = choose(
+        templates, inclination=galaxies.inclination[rows], w20=galaxies.w20[rows], size_kpc=kpc[rows],
+        size_beams=galaxies.size[rows] / beam, rng=rng,
+    )  # fmt: skip
+    own = np.array([templates[one].w20 for one in number])
+    galaxies.template[rows] = number
+    galaxies.mirrored[rows] = rng.integers(0, 2, len(rows))
+    galaxies.inclination[rows] = [templates[one].inclination for one in number]
+    galaxies.w20[rows] = np.clip(galaxies.w20[rows], own / STRETCH, own * STRETCH)
 
 
 def _vary(middle: float, scatter: float, limits: tuple[float, float], count: int, rng: np.random.Generator):
@@ -229,13 +266,21 @@ def paint_galaxies(model: HiModel, galaxies: Galaxies, *, sky: np.ndarray | None
 
 
 def _paint_one(model: HiModel, galaxy: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
-    """A rotating disc: first voxel of its box, and the box in Jy/beam."""
+    """A disc or a template: first voxel of its box, and the box in Jy/beam."""
+    per_channel = LIGHT * model.channel_width * HI_REST_FREQUENCY / model.frequency(galaxy["z"]) ** 2
+    scale = galaxy["flux"] * model.beam_area / model.channel_width
+    if galaxy["template"] >= 0:
+        template = read_templates(model.templates, held_out=model.held_out)[int(galaxy["template"])]
+        low, box = template.paint(
+            (galaxy["z"], galaxy["y"], galaxy["x"]), size=galaxy["size"] / model.pixel_scale, w20=galaxy["w20"],
+            pa=galaxy["pa"], mirrored=galaxy["mirrored"] > 0, per_channel=per_channel, beam=model.beam_shape,
+        )  # fmt: skip
+        return low, (box * scale).astype(np.float32)
     radius = 0.5 * galaxy["size"] / model.pixel_scale
     east, north, turning, weight = disc_points(galaxy, radius)
     dispersion = model.dispersion if np.isnan(galaxy["dispersion"]) else galaxy["dispersion"]
     dispersion = min(dispersion, galaxy["w20"] / GAUSSIAN_W20)
     speed = rotation_speed(turning, weight, dispersion, galaxy["w20"])
-    per_channel = LIGHT * model.channel_width * HI_REST_FREQUENCY / model.frequency(galaxy["z"]) ** 2
     # Receding gas is at lower frequencies; east is towards smaller x.
     place = (
         galaxy["z"] - speed * turning / per_channel,
@@ -243,7 +288,7 @@ def _paint_one(model: HiModel, galaxy: dict[str, float]) -> tuple[np.ndarray, np
         galaxy["x"] - radius * east,
     )
     low, box = splat(place, weight, blur=dispersion / per_channel, beam=model.beam_shape)
-    return low, (box * (galaxy["flux"] * model.beam_area / model.channel_width)).astype(np.float32)
+    return low, (box * scale).astype(np.float32)
 
 
 def noise_cube(model: HiModel, rng: np.random.Generator) -> np.ndarray:

@@ -16,6 +16,9 @@ from scipy.special import ndtr
 FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
 # A disc ends at 1.5 radii; its warp and its flaring asymmetry begin at 0.8.
 EDGE, WARP_START = 1.5, 0.8
+# Height of the clouds above and below the disc over the HI radius: edge-on galaxies of the atlas are about a fifth as
+# thick as long.
+THICKNESS = 0.08
 # Radius of a central hole over the HI radius.
 HOLE_RADIUS = 0.35
 # Full width of a Gaussian at 20% of its peak, over its sigma.
@@ -25,7 +28,7 @@ Array = NDArray[np.float64]
 
 
 def disc_points(galaxy: dict[str, float], radius: float) -> tuple[Array, Array, Array, Array]:
-    """Clouds of a thin, perhaps lopsided, warped and hollow disc.
+    """Clouds of a perhaps lopsided, warped and hollow disc.
 
     Parameters
     ----------
@@ -44,7 +47,7 @@ def disc_points(galaxy: dict[str, float], radius: float) -> tuple[Array, Array, 
         Adds to 1.
     """
     rings = int(np.clip(1.2 * EDGE * radius, 16, 64))
-    spokes = int(np.clip(2 * np.pi * EDGE * radius, 48, 160))
+    spokes = 2 * int(np.clip(np.pi * EDGE * radius, 24, 80))
     # Each ring's spokes are turned by the golden section: aligned ones would leave gaps between velocities.
     ring = np.repeat(np.arange(rings), spokes)
     r = (ring + 0.5) / rings * EDGE
@@ -60,7 +63,9 @@ def disc_points(galaxy: dict[str, float], radius: float) -> tuple[Array, Array, 
     outer = np.clip((r - WARP_START) / (EDGE - WARP_START), 0, 1)
     inclination = np.radians(galaxy["inclination"] + galaxy["warp_inclination"] * outer)
     angle = np.radians(galaxy["pa"] + galaxy["warp_pa"] * outer)
-    along, across = out * cosine, out * np.sin(phi) * np.cos(inclination)
+    height = THICKNESS * (1 - 2 * ((ring + np.tile(np.arange(spokes), rings)) % 2))
+    along = out * cosine
+    across = out * np.sin(phi) * np.cos(inclination) + height * np.sin(inclination)
     east = np.sin(angle) * along - np.cos(angle) * across
     north = np.cos(angle) * along + np.sin(angle) * across
     turning = np.sin(inclination) * cosine * (1 - np.exp(-r / rise)) * (1 + galaxy["skew"] * cosine)
@@ -82,15 +87,21 @@ def profile_width(velocity: Array, weight: Array, dispersion: float, *, level: f
 
 def width_at(profile: Array, *, level: float = 0.2) -> float:
     """Distance in samples between the outermost places where a profile crosses a share of its peak."""
+    left, right = edges_at(profile, level=level)
+    return right - left
+
+
+def edges_at(profile: Array, *, level: float = 0.2) -> tuple[float, float]:
+    """First and last place, in samples, where a profile crosses a share of its peak."""
     limit = level * profile.max()
     above = np.flatnonzero(profile > limit)
     if not len(above):
-        return 0.0
+        return 0.0, 0.0
     padded = np.concatenate(([0.0], profile, [0.0]))
     first, last = above[0] + 1, above[-1] + 1
     left = first - (padded[first] - limit) / (padded[first] - padded[first - 1])
     right = last + (padded[last] - limit) / (padded[last] - padded[last + 1])
-    return float(right - left)
+    return float(left - 1), float(right - 1)
 
 
 def rotation_speed(turning: Array, weight: Array, dispersion: float, w20: float) -> float:
@@ -142,25 +153,57 @@ def splat(
         As for `beam_transfer`; at least 2 px, or the pixels do not sample it.
     """
     z, y, x = place
+    first, last = _channels(z, 4 * blur)
+    edges = first - 0.5 + np.arange(last - first + 2)
+    share = np.diff(ndtr((edges[None] - z[:, None]) / blur), axis=1) * weight[:, None]
+    corner, plane = _planes(y, x, share, beam)
+    return np.array([first, *corner]), through_beam(plane, beam)
+
+
+def splat_planes(
+    place: tuple[Array, Array, Array],
+    planes: Array,
+    *,
+    beam: tuple[float, float, float],
+) -> tuple[NDArray[np.int64], Array]:
+    """Like `splat`, for the planes of a cube: the spectrum between planes is interpolated linearly.
+
+    Parameters
+    ----------
+    place : (z, y, x)
+        z, evenly spaced, of the planes; y and x of their pixels.
+    planes : ndarray
+        Light, (pixels, planes).
+    """
+    z, y, x = place
+    step = abs(z[1] - z[0])
+    first, last = _channels(z, step)
+    edges = np.clip((first - 0.5 + np.arange(last - first + 2)[None] - z[:, None]) / step, -1, 1)
+    # Integral of a triangle that falls to 0 at the neighbouring planes.
+    below = np.where(edges < 0, 0.5 * (1 + edges) ** 2, 1 - 0.5 * (1 - edges) ** 2)
+    corner, plane = _planes(y, x, planes, beam)
+    box = np.tensordot(np.diff(below, axis=1), plane, axes=(0, 0))
+    return np.array([first, *corner]), through_beam(box, beam)
+
+
+def _channels(z: Array, reach: float) -> tuple[int, int]:
+    return int(np.floor(z.min() - reach + 0.5)), int(np.floor(z.max() + reach + 0.5))
+
+
+def _planes(
+    y: Array, x: Array, light: Array, beam: tuple[float, float, float]
+) -> tuple[tuple[int, int], Array]:
+    """First pixel, and planes (n, ny, nx) in which each point's n values are shared linearly among four pixels."""
     margin = int(np.ceil(3.6 * beam[0] * FWHM_TO_SIGMA)) + 1
-    low = np.array([
-        int(np.floor(z.min() - 4 * blur + 0.5)),
-        int(np.floor(y.min())) - margin,
-        int(np.floor(x.min())) - margin,
-    ])  # fmt: skip
-    nchan = int(np.floor(z.max() + 4 * blur + 0.5)) - low[0] + 1
-    ny, nx = int(np.floor(y.max())) + margin + 2 - low[1], int(np.floor(x.max())) + margin + 2 - low[2]
-    edges = low[0] - 0.5 + np.arange(nchan + 1)
-    share = np.diff(ndtr((edges[None] - z[:, None]) / blur), axis=1)
     row, column = np.floor(y).astype(int), np.floor(x).astype(int)
+    low = int(row.min()) - margin, int(column.min()) - margin
+    ny, nx = int(row.max()) + margin + 2 - low[0], int(column.max()) + margin + 2 - low[1]
     up, right = y - row, x - column
-    pixel = (row - low[1]) * nx + column - low[2]
+    pixel = (row - low[0]) * nx + column - low[1]
     cells = np.concatenate([pixel, pixel + 1, pixel + nx, pixel + nx + 1])
     parts = np.concatenate([(1 - up) * (1 - right), (1 - up) * right, up * (1 - right), up * right])
-    points = np.tile(np.arange(len(z)), 4)
-    spread = csr_matrix((parts * np.tile(weight, 4), (cells, points)), shape=(ny * nx, len(z)))
-    plane = (spread @ share).T.reshape(nchan, ny, nx)
-    return low, through_beam(plane, beam)
+    spread = csr_matrix((parts, (cells, np.tile(np.arange(len(y)), 4))), shape=(ny * nx, len(y)))
+    return low, (spread @ light).T.reshape(-1, ny, nx)
 
 
 def through_beam(plane: Array, beam: tuple[float, float, float]) -> Array:
