@@ -6,9 +6,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.cube_products import write_products
 from pipeline.cube_quicklook import write_cube_quicklook
 from pipeline.options import DetectOptions
 from pipeline.outputs import ENDINGS, finish_run
+from pipeline.tasks import Ledger
 from survey_io.catalogue import write_catalogue, write_regions
 from survey_io.cube import Cube
 from survey_io.sdc2 import write_sdc2
@@ -18,8 +20,9 @@ if TYPE_CHECKING:
 
 
 def write_cube_outputs(
-    cube: Cube, result: CubeAnalysis, output: Path, options: DetectOptions, *, clock: Any, digest: Future[str]
-) -> tuple[dict[str, Path], dict[str, Any]]:
+    cube: Cube, result: CubeAnalysis, output: Path, options: DetectOptions, *, ledger: Ledger, clock: Any,
+    digest: Future[str],
+) -> tuple[dict[str, Path], dict[str, Any]]:  # fmt: skip
     """Write everything that was asked for; returns the files by kind and the completed manifest."""
     stem, files, table, manifest = cube.stem, {}, result.table, result.manifest
     inputs = [cube.path]
@@ -38,4 +41,9 @@ def write_cube_outputs(
     with clock.stage("picture"):
         picture = output / f"{stem}_quicklook.png"
         files["quicklook"] = write_cube_quicklook(cube, table, result.sky, result.position_velocity, picture)
+    if options.products:
+        files["products"], manifest["counts"]["products"] = write_products(
+            cube, result.noise, table, result.measured, result.lines, options.products, output / f"{stem}_products",
+            ledger=ledger, clock=clock,
+        )  # fmt: skip
     return finish_run(files, manifest, output / f"{stem}_run.json", pixels=cube.shape, clock=clock, digest=digest)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Names are drawn beside this many of the brightest sources; more would hide the picture.
 LABELLED = 25
+# Rings are this many times the FWHM of the moment-0 map.
+ELLIPSE = 1.8
 
 
 def write_cube_quicklook(
@@ -66,19 +68,21 @@ def write_cube_quicklook(
     right.tick_params(colors=MUTED)
     right.xaxis.label.set_color(MUTED)
     right.yaxis.label.set_color(MUTED)
-    pixel = cube.plane.pixel_scale
     order = np.argsort(-np.nan_to_num(np.asarray(table["snr"], float)))
     for rank, row in enumerate(table[order] if len(table) else ()):
         colour = CERTAINTY(float(np.nan_to_num(row["p_real"])))
-        width = max(float(np.nan_to_num(row["maj"])) / pixel, 2.0)
-        left.add_patch(Ellipse((row["x"], row["y"]), 1.6 * width, 1.6 * width, fill=False, ec=colour, lw=1.4))
-        corner = (row["x"] - 0.8 * width, row["z_min"] - 0.5)
-        height = row["z_max"] - row["z_min"] + 1
-        right.add_patch(Rectangle(corner, 1.6 * width, height, fill=False, ec=colour, lw=1.2))
+        axes = [float(np.nan_to_num(row[name])) for name in ("maj", "min", "pa")]
+        major, minor, theta = cube.plane.ellipse_to_pixel(row["x"], row["y"], *axes)
+        major, minor = (ELLIPSE * max(float(side), 2.0) for side in (major, minor))
+        angle = float(np.degrees(theta))
+        left.add_patch(Ellipse((row["x"], row["y"]), major, minor, angle=angle, fill=False, ec=colour, lw=1.4))
+        corner = (row["x_min"] - 0.5, row["z_min"] - 0.5)
+        sides = (row["x_max"] - row["x_min"] + 1, row["z_max"] - row["z_min"] + 1)
+        right.add_patch(Rectangle(corner, *sides, fill=False, ec=colour, lw=1.2))
         if rank < LABELLED:
-            at = (row["x"] + 0.9 * width, row["y"])
+            at = (row["x"] + 0.55 * major, row["y"])
             left.annotate(str(row["source_id"]), at, color=INK, fontsize=9, annotation_clip=True)
-            right.annotate(str(row["source_id"]), (corner[0] + 1.7 * width, row["z"]), color=INK, fontsize=9)
+            right.annotate(str(row["source_id"]), (row["x_max"] + 1, row["z"]), color=INK, fontsize=9)
     left.set(xlim=(-0.5, nx - 0.5), ylim=(-0.5, ny - 0.5))
     right.set(xlim=(-0.5, nx - 0.5), ylim=(-0.5, nchan - 0.5))
     left.set_title("highest S/N over channels", fontsize=11, color=INK)

@@ -54,6 +54,8 @@ class CubeAnalysis:
     table : Table
     measured : dict of ndarray
         Measurements in px and channels, same rows.
+    lines : dict of ndarray
+        Places and extents that were measured, same rows.
     sky, position_velocity : ndarray
         Highest S/N over channels, (ny, nx), and over rows, (nchan, nx); for the picture.
     manifest : dict
@@ -64,6 +66,7 @@ class CubeAnalysis:
 
     table: Table
     measured: dict[str, np.ndarray]
+    lines: dict[str, np.ndarray]
     noise: CubeNoise
     sky: np.ndarray
     position_velocity: np.ndarray
@@ -107,7 +110,9 @@ def detect_cube(path: str | Path, options: DetectOptions, *, progress: Progress 
         ledger = open_ledger(output, cube, options)
         stack.callback(ledger.close)
         result = analyse_cube(cube, options, ledger=ledger, clock=clock)
-        files, manifest = write_cube_outputs(cube, result, output, options, clock=clock, digest=digest)
+        files, manifest = write_cube_outputs(
+            cube, result, output, options, ledger=ledger, clock=clock, digest=digest
+        )
         ledger.close(delete=True)
     return DetectResult(result.table, files, manifest)
 
@@ -145,11 +150,12 @@ def analyse_cube(
             found.params["p_real"] = p_real.astype(np.float64)
             found = link_lines(cube.pixels, noise, found, finder.beam_px)
             p_real = found.params.pop("p_real")
-        measured = _measure(cube, noise, found, beam, options, ledger, client, clock)
+        lines = _lines(found)
+        measured = _measure(cube, noise, lines, beam, ledger, client, clock)
     with clock.stage("catalogue"):
         table = build_cube_catalogue(cube, found, measured, p_real=p_real, cosmology=options.cosmology)
     manifest = _manifest(cube, noise, finder, card, reliability, options, table)
-    return CubeAnalysis(table, measured, noise, *maps, manifest, negative.logit)
+    return CubeAnalysis(table, measured, lines, noise, *maps, manifest, negative.logit)
 
 
 def _require_beam(cube: Cube) -> None:
@@ -186,17 +192,22 @@ def _find(
     return found, maps
 
 
-def _measure(
-    cube: Cube, noise: CubeNoise, found: Detections, beam: tuple[float, float, float], options: DetectOptions,
-    ledger: Ledger, client: Any, clock: Clock,
-) -> dict[str, np.ndarray]:  # fmt: skip
-    """Measurements of all detections, in their order."""
+def _lines(found: Detections) -> dict[str, np.ndarray]:
+    """Places and extents from which detections are measured."""
     # Engines and tilings differ in the last digits; what starts from rounded numbers starts from the same.
     centre, size = (np.rint(np.asarray(a, float) * 1024) / 1024 for a in (found.centre, found.size))
     sources = {f"{axis}": centre[:, i] for i, axis in enumerate("zyx")}
     sources |= {f"size_{axis}": size[:, i] for i, axis in enumerate("zyx")}
-    sources["n_linked"] = found.params["n_linked"]
-    batches = [np.arange(i, min(i + MEASURE_BATCH, len(found))) for i in range(0, max(len(found), 1), MEASURE_BATCH)]
+    return sources | {"n_linked": found.params["n_linked"]}
+
+
+def _measure(
+    cube: Cube, noise: CubeNoise, sources: dict[str, np.ndarray], beam: tuple[float, float, float],
+    ledger: Ledger, client: Any, clock: Clock,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Measurements of all detections, in their order."""
+    count = len(sources["z"])
+    batches = [np.arange(i, min(i + MEASURE_BATCH, count)) for i in range(0, max(count, 1), MEASURE_BATCH)]
     with clock.stage("measure", len(batches)) as advance:
         pieces = (
             (i, (cube.pixels, noise, cube.spectral, beam, cube.plane.pixel_scale, sources, batch))

@@ -48,6 +48,16 @@ def _numbers(value: Any) -> Any:
     return tuple(float(part) for part in parts) if isinstance(parts, tuple) else parts
 
 
+def _products(value: Any) -> Any:
+    """``all``, or a number of sources; nothing and "none" stand for 0."""
+    if value is None:
+        return 0
+    if isinstance(value, str):
+        text = value.strip().lower()
+        return "all" if text == "all" else 0 if text == "none" else int(text) if text.isdigit() else value
+    return value
+
+
 def _hdu(value: Any) -> Any:
     """An extension may be given by its number or by its name."""
     if isinstance(value, str) and value.strip().lstrip("-").isdigit():
@@ -197,6 +207,11 @@ class DetectOptions(Options):
     cosmology: Annotated[tuple[float, float] | None, BeforeValidator(_numbers)] = Field(
         None, description="H0 in km/s/Mpc and Omega_m of a flat cosmology, for HI masses; null = no masses."
     )
+    products: Annotated[Literal["all"] | Annotated[int, Field(ge=0)], BeforeValidator(_products)] = Field(
+        0,
+        description="Sources of a cube that get cubelet, moment maps, spectrum and picture: all, or so many of the "
+        "highest S/N.",
+    )
     fresh: bool = Field(False, description="Forget an interrupted run of the same image and start again.")
     batch: int = Field(1, ge=1, le=256, description="Tiles given to the network at once, 1 to 256.")
 
@@ -226,7 +241,7 @@ class DetectOptions(Options):
         so that a run may be continued with other workers or another cluster.
         """
         return self.model_dump(
-            mode="json", exclude={"output", "workers", "cluster", "formats", "fresh", "primary_beam"}
+            mode="json", exclude={"output", "workers", "cluster", "formats", "fresh", "primary_beam", "products"}
         )
 
 

@@ -53,6 +53,11 @@ def detect(
     cosmology: str | None = typer.Option(
         None, metavar="H0,OMEGA_M", help="Give HI masses with this flat cosmology, such as 70,0.3."
     ),
+    products: str | None = typer.Option(
+        None,
+        metavar="all|N",
+        help="Write cubelet, moment maps, spectrum and picture of all of a cube's sources, or of the N clearest.",
+    ),
     hdu: str | None = typer.Option(
         None, help="Extension by number (from 0) or name [default: the first image]."
     ),
@@ -71,7 +76,7 @@ def detect(
         "tile": tile, "cube_tile": cube_tile, "workers": workers, "cluster": cluster, "formats": formats,
         "fresh": fresh or None,
         "beam": beam, "primary_beam": primary_beam, "hdu": hdu,
-        "rest_frequency": rest_frequency, "cosmology": cosmology,
+        "rest_frequency": rest_frequency, "cosmology": cosmology, "products": products,
     }  # fmt: skip
     options = resolve_options(DetectOptions, given, config=config)
     url = configured_api_url()
