@@ -276,16 +276,29 @@ class SimulateHiOptions(Options):
         (512, 256, 256), description="Channels, rows and columns."
     )
     seed: int = Field(1, ge=0, description="Seed of the random generator; the same seed gives the same cube.")
-    beam: float = Field(7.0, gt=0.0, description="Beam's FWHM in arcsec.")
+    beam: float = Field(7.0, gt=0.0, description="Beam's FWHM along its major axis in arcsec.")
+    beam_minor: float | None = Field(None, gt=0.0, description="Beam's FWHM along its minor axis; none: round.")
+    beam_pa: float = Field(0.0, description="Beam's position angle in degrees, east of north.")
     pixel_scale: float = Field(2.8, gt=0.0, description="Side of a pixel in arcsec.")
     channel_width: float = Field(30e3, gt=0.0, description="Channel width in Hz.")
     first_frequency: float = Field(1.0e9, gt=1e8, lt=1.4e9, description="Frequency of the first channel in Hz.")
     rms: float = Field(2.6e-5, gt=0.0, description="Noise of a channel in Jy/beam.")
+    noise_fall: float = Field(0.1, ge=0.0, le=1.0, description="Share by which the noise falls along the band.")
     density: float = Field(1.0, gt=0.0, le=50.0, description="Galaxies per million voxels; SDC2 has 1.0.")
+    lopsided: float = Field(0.4, ge=0.0, le=0.8, description="Largest lopsidedness of a disc, 0 to 0.8.")
+    warp: float = Field(20.0, ge=0.0, le=60.0, description="Largest warp of a disc in degrees.")
+    hole: float = Field(0.9, ge=0.0, le=1.0, description="Largest depth of a disc's central hole, 0 to 1.")
+    variety: float = Field(
+        1.0, ge=0.0, le=3.0, description="Scatter of discs in shape and dispersion, as a multiple of the usual."
+    )
+    templates: Path | None = Field(None, description="Folder of SDC2's atlas of real galaxies; none: discs only.")
+    template_share: float = Field(0.5, ge=0.0, le=1.0, description="Share of galaxies made of templates, if given.")
+    held_out: bool | None = Field(None, description="Only the templates held out, or only the others; none: all.")
     continuum: float = Field(
-        0.0, ge=0.0, le=50.0, description="Badly subtracted continuum sources per 10,000 pixels of sky."
+        0.6, ge=0.0, le=50.0, description="Imperfectly subtracted continuum sources per 10,000 pixels of sky."
     )
     interference: float = Field(0.0, ge=0.0, le=0.9, description="Share of channels with interference, 0 to 0.9.")
+    flagged: float = Field(0.0, ge=0.0, le=0.9, description="Share of channels flagged for interference, 0 to 0.9.")
 
     @field_validator("shape")
     @classmethod

@@ -62,16 +62,37 @@ def hi(
         None, metavar="CHANNELS,ROWS,COLUMNS", help="Sides of the cube [default: 512,256,256]."
     ),
     seed: int | None = typer.Option(None, help="Seed; the same one gives the same cube [default: 1]."),
-    beam: float | None = typer.Option(None, help="Beam FWHM in arcsec [default: 7]."),
+    beam: float | None = typer.Option(None, help="Beam FWHM along the major axis in arcsec [default: 7]."),
+    beam_minor: float | None = typer.Option(None, help="Along the minor axis [default: round]."),
+    beam_pa: float | None = typer.Option(None, help="Beam's position angle in degrees [default: 0]."),
     pixel_scale: float | None = typer.Option(None, help="Pixel side in arcsec [default: 2.8]."),
     channel_width: float | None = typer.Option(None, help="Channel width in Hz [default: 30000]."),
     first_frequency: float | None = typer.Option(None, help="First channel in Hz [default: 1.0e9]."),
     rms: float | None = typer.Option(None, help="Noise in Jy/beam [default: 2.6e-5]."),
+    noise_fall: float | None = typer.Option(
+        None, help="Share by which the noise falls along the band [default: 0.1]."
+    ),
     density: float | None = typer.Option(None, help="Galaxies per million voxels [default: 1]."),
+    lopsided: float | None = typer.Option(None, help="Largest lopsidedness of a disc [default: 0.4]."),
+    warp: float | None = typer.Option(None, help="Largest warp of a disc in degrees [default: 20]."),
+    hole: float | None = typer.Option(None, help="Largest depth of a disc's central hole [default: 0.9]."),
+    variety: float | None = typer.Option(
+        None, help="Scatter of discs in shape and dispersion, times the usual [default: 1]."
+    ),
+    templates: Path | None = typer.Option(
+        None, metavar="DIR", help="Make galaxies of SDC2's atlas of real ones in this folder [default: discs only]."
+    ),
+    template_share: float | None = typer.Option(
+        None, help="Share of galaxies made of templates, if given [default: 0.5]."
+    ),
+    held_out: bool | None = typer.Option(
+        None, "--held-out/--not-held-out", help="Only the templates held out, or only the others [default: all]."
+    ),
     continuum: float | None = typer.Option(
-        None, help="Badly subtracted continuum sources per 10,000 pixels [default: 0]."
+        None, help="Imperfectly subtracted continuum sources per 10,000 pixels [default: 0.6]."
     ),
     interference: float | None = typer.Option(None, help="Share of channels with interference [default: 0]."),
+    flagged: float | None = typer.Option(None, help="Share of channels flagged as NaN [default: 0]."),
     config: Path | None = typer.Option(None, metavar="FILE.yaml", help="Read options from this file."),
 ) -> int:
     """Simulate a cube of HI galaxies with its truth table in the SDC2 columns."""
@@ -79,9 +100,12 @@ def hi(
     from pipeline.options import SimulateHiOptions
 
     given = {
-        "output": output, "name": name, "shape": shape, "seed": seed, "beam": beam, "pixel_scale": pixel_scale,
-        "channel_width": channel_width, "first_frequency": first_frequency, "rms": rms, "density": density,
-        "continuum": continuum, "interference": interference,
+        "output": output, "name": name, "shape": shape, "seed": seed, "beam": beam, "beam_minor": beam_minor,
+        "beam_pa": beam_pa, "pixel_scale": pixel_scale, "channel_width": channel_width,
+        "first_frequency": first_frequency, "rms": rms, "noise_fall": noise_fall, "density": density,
+        "lopsided": lopsided, "warp": warp, "hole": hole, "variety": variety, "templates": templates,
+        "template_share": template_share, "held_out": held_out, "continuum": continuum,
+        "interference": interference, "flagged": flagged,
     }  # fmt: skip
     options = resolve_options(SimulateHiOptions, given, config=config)
     from survey_io.simulate.hi import HiModel, simulate_hi, write_hi
@@ -89,7 +113,8 @@ def hi(
     model = HiModel(**options.model_dump(exclude={"output", "name", "seed"}))
     cube, galaxies = simulate_hi(model, seed=options.seed)
     files = write_hi(model, cube, galaxies, options.output, name=options.name)
-    print(f"{' x '.join(map(str, model.shape))} voxels, {len(galaxies)} galaxies")
+    real = int((galaxies.template >= 0).sum())
+    print(f"{' x '.join(map(str, model.shape))} voxels, {len(galaxies)} galaxies ({real} of templates)")
     for path in files.values():
         print(f"  {path}")
     return 0

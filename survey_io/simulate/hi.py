@@ -14,10 +14,13 @@ from astropy.cosmology import FlatLambdaCDM
 from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
+from scipy.fft import irfft2, rfft2
+from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter1d
 
+from survey_io.errors import OptionError
 from survey_io.sdc2 import write_sdc2
-from survey_io.simulate.hi_paint import FWHM_TO_SIGMA, GAUSSIAN_W20, disc_points, rotation_speed, splat
+from survey_io.simulate.hi_paint import FWHM_TO_SIGMA, GAUSSIAN_W20, beam_transfer, disc_points, rotation_speed, splat
 from survey_io.simulate.hi_templates import STRETCH, choose, read_templates
 from survey_io.spectral import HI_REST_FREQUENCY, LIGHT
 
@@ -36,6 +39,8 @@ DENSITY_SLOPE = -3.9e-9
 SCALE_LENGTH, SCALE_SCATTER, SCALE_LIMITS = 0.28, 0.25, (0.17, 0.5)
 TURNOVER, TURNOVER_SCATTER, TURNOVER_LIMITS = 0.15, 0.5, (0.05, 0.6)
 DISPERSION_SCATTER = 0.2
+# Gain errors of the continuum's subtraction: their rms, and how far they are alike in Hz and arcsec (Hartley et al.).
+GAIN_ERROR, GAIN_BAND, GAIN_REACH = 1e-3, 10e6, 512.0
 MASS_PER_FLUX = 49.8
 
 
@@ -50,8 +55,10 @@ class HiModel:
         arcsec.
     channel_width, first_frequency : float
         Hz; channels go up in frequency.
-    beam : float
-        FWHM, arcsec, round.
+    beam, beam_minor : float
+        FWHM along the major and the minor axis, arcsec; None for a round beam.
+    beam_pa : float
+        Position angle of the beam, degrees east of north.
     rms : float
         Noise of a channel in Jy/beam at the middle of the band; it falls by ``noise_fall`` along the cube.
     density : float
@@ -75,9 +82,12 @@ class HiModel:
     held_out : bool, optional
         Only the templates held out (True) or only the others (False); None for all.
     continuum : float
-        Continuum sources per 10^4 px whose subtraction left an error, 0 for none.
+        Continuum sources above 3 mJy per 10^4 px whose subtraction left an error, 0 for none; with pixels of 2.8
+        arcsec the sky has about 0.6.
     interference : float
-        Share of channels with interference.
+        Share of channels with interference, whose noise is 3 to 20 times the others'.
+    flagged : float
+        Share of channels that interference has cost: NaN.
     """
 
     shape: tuple[int, int, int] = (256, 128, 128)
@@ -85,6 +95,8 @@ class HiModel:
     channel_width: float = 30e3
     first_frequency: float = 1.05e9
     beam: float = 7.0
+    beam_minor: float | None = None
+    beam_pa: float = 0.0
     rms: float = 2.6e-5
     noise_fall: float = 0.1
     density: float = 1.0
@@ -99,17 +111,27 @@ class HiModel:
     held_out: bool | None = None
     continuum: float = 0.0
     interference: float = 0.0
+    flagged: float = 0.0
     centre: tuple[float, float] = (180.0, -30.0)
+
+    def __post_init__(self) -> None:
+        minor = self.beam if self.beam_minor is None else self.beam_minor
+        if not 1.5 * self.pixel_scale <= minor <= self.beam:
+            raise OptionError(
+                f"a beam of {self.beam:g} x {minor:g} arcsec in pixels of {self.pixel_scale:g}: expected a minor axis"
+                " of at least 1.5 pixels and no longer than the major one"
+            )
 
     @property
     def beam_px(self) -> float:
-        """FWHM of the beam, px."""
-        return self.beam / self.pixel_scale
+        """FWHM of the beam, px; of the round one of the same area where it is not round."""
+        return float(np.sqrt(self.beam_shape[0] * self.beam_shape[1]))
 
     @property
     def beam_shape(self) -> tuple[float, float, float]:
         """FWHM of the beam along both axes, px, and its position angle, degrees."""
-        return self.beam_px, self.beam_px, 0.0
+        minor = self.beam if self.beam_minor is None else self.beam_minor
+        return self.beam / self.pixel_scale, minor / self.pixel_scale, self.beam_pa
 
     @property
     def beam_area(self) -> float:
@@ -293,7 +315,19 @@ def _paint_one(model: HiModel, galaxy: dict[str, float]) -> tuple[np.ndarray, np
 
 def noise_cube(model: HiModel, rng: np.random.Generator) -> np.ndarray:
     """Noise in Jy/beam with the beam's autocorrelation in each channel, float32."""
-    noise = rng.standard_normal(model.shape, dtype=np.float32)
+    return _unit_noise(model, model.shape[0], rng) * model.channel_rms().astype(np.float32)[:, None, None]
+
+
+def _unit_noise(model: HiModel, channels: int, rng: np.random.Generator) -> np.ndarray:
+    """Channels of noise of unit rms with the beam as its autocorrelation."""
+    noise = rng.standard_normal((channels, *model.shape[1:]), dtype=np.float32)
+    major, minor, _ = model.beam_shape
+    if major != minor:
+        transfer = beam_transfer(noise.shape[1:], model.beam_shape, power=0.5)
+        half = np.ones(transfer.shape)
+        half[:, 1 : (noise.shape[2] + 1) // 2] = 2
+        transfer /= np.sqrt((half * transfer**2).sum() / np.prod(noise.shape[1:]))
+        return irfft2(rfft2(noise) * transfer.astype(np.float32), noise.shape[1:])
     # White noise through a kernel of the beam over sqrt 2 has the beam as its autocorrelation.
     sigma = model.beam_px / np.sqrt(2) * FWHM_TO_SIGMA
     for axis in (1, 2):
@@ -301,30 +335,67 @@ def noise_cube(model: HiModel, rng: np.random.Generator) -> np.ndarray:
     impulse = np.zeros(2 * int(4 * sigma + 2) + 1)
     impulse[len(impulse) // 2] = 1
     noise /= np.float32((gaussian_filter1d(impulse, sigma, truncate=4.0) ** 2).sum())
-    noise *= model.channel_rms().astype(np.float32)[:, None, None]
     return noise
 
 
 def contaminate(model: HiModel, cube: np.ndarray, rng: np.random.Generator) -> None:
-    """Add what is left of continuum sources, and interference, in place.
+    """Add what is left of continuum sources, and interference, in place; flagged channels become NaN."""
+    nchan = model.shape[0]
+    _leave_continuum(model, cube, rng)
+    bad = np.flatnonzero(_runs(nchan, model.interference, rng))
+    if len(bad):
+        # Interference adds to the noise; the galaxies stay as bright as they were.
+        louder = rng.uniform(3, 20, len(bad)) ** 2 - 1
+        extra = np.sqrt(louder) * model.channel_rms()[bad]
+        cube[bad] += _unit_noise(model, len(bad), rng) * extra.astype(np.float32)[:, None, None]
+    cube[_runs(nchan, model.flagged, rng)] = np.nan
 
-    The gain errors that leave continuum behind are 1e-3, correlated over 10 MHz (Hartley et al. 2023).
-    """
+
+def _leave_continuum(model: HiModel, cube: np.ndarray, rng: np.random.Generator) -> None:
+    """Add the errors left by subtracting continuum sources with wrong gains (Hartley et al. 2023, section 3)."""
     nchan, ny, nx = model.shape
     count = int(rng.poisson(model.continuum * ny * nx / 1e4))
-    reach = int(4 * model.beam_px)
-    for _ in range(count):
-        flux = np.exp(rng.uniform(np.log(3e-3), np.log(0.1)))
-        length = 10e6 / model.channel_width
-        error = gaussian_filter1d(rng.standard_normal(nchan + int(8 * length)), length, mode="wrap")
-        error = 1e-3 * error[:nchan] / error.std()
-        x, y = int(rng.integers(nx)), int(rng.integers(ny))
-        rows, columns = slice(max(y - reach, 0), y + reach + 1), slice(max(x - reach, 0), x + reach + 1)
-        yy, xx = np.mgrid[rows.start : min(rows.stop, ny), columns.start : min(columns.stop, nx)]
-        spot = np.exp(-4 * np.log(2) * ((xx - x) ** 2 + (yy - y) ** 2) / model.beam_px**2)
-        cube[:, rows, columns] += (flux * error[:, None, None] * spot[None]).astype(np.float32)
-    bad = rng.random(nchan) < model.interference
-    cube[bad] *= rng.uniform(3, 20, int(bad.sum())).astype(np.float32)[:, None, None]
+    if not count:
+        return
+    x, y = rng.uniform(-0.5, nx - 0.5, count), rng.uniform(-0.5, ny - 0.5, count)
+    # Counts fall as S^-0.8 above 3 mJy; the brightest are peeled one by one and leave no more than 0.5 Jy does.
+    flux = np.minimum(3e-3 * rng.uniform(size=count) ** (-1 / 0.8), 0.5)
+    # Errors as a sum of waves over the sky, each with its own smooth spectrum: neighbours share them.
+    waves = 64
+    reach = GAIN_REACH / model.pixel_scale
+    phase = np.stack([x, y], axis=1) @ rng.normal(0, 1 / reach, (2, waves)) + rng.uniform(0, 2 * np.pi, waves)
+    length = GAIN_BAND / model.channel_width
+    # Smooth spectra from nodes four to a correlation length: filtering channel by channel would take long.
+    nodes = np.arange(-4 * length, nchan + 4 * length, length / 4)
+    rough = gaussian_filter1d(rng.standard_normal((waves, len(nodes))), 4 / np.sqrt(2), axis=1, mode="wrap")
+    rough *= np.sqrt(4 / np.sqrt(2) * 2 * np.sqrt(np.pi))
+    spectra = CubicSpline(nodes, rough, axis=1)(np.arange(nchan))
+    error = GAIN_ERROR * np.sqrt(2 / waves) * np.cos(phase) @ spectra
+    error *= flux[:, None] * (model.frequency(np.arange(nchan)) / model.frequency(nchan / 2)) ** -0.7
+    half = int(np.ceil(2 * model.beam_shape[0]))
+    major, minor, angle = model.beam_shape[0], model.beam_shape[1], np.radians(model.beam_pa)
+    for one in range(count):
+        rows = slice(max(round(y[one]) - half, 0), round(y[one]) + half + 1)
+        columns = slice(max(round(x[one]) - half, 0), round(x[one]) + half + 1)
+        dy, dx = np.mgrid[rows.start : min(rows.stop, ny), columns.start : min(columns.stop, nx)]
+        dy, dx = dy - y[one], dx - x[one]
+        along, across = dy * np.cos(angle) - dx * np.sin(angle), dy * np.sin(angle) + dx * np.cos(angle)
+        spot = np.exp(-4 * np.log(2) * ((along / major) ** 2 + (across / minor) ** 2))
+        cube[:, rows, columns] += (error[one][:, None, None] * spot).astype(np.float32)
+
+
+def _runs(count: int, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Which channels lie in runs, 4 long on average or longer, that take a share of all."""
+    if share <= 0:
+        return np.zeros(count, bool)
+    length = max(4.0, 2 * share / (1 - share))
+    enter, leave = share / (length * (1 - share)), 1 / length
+    chance, inside = rng.random(count), rng.random() < share
+    taken = np.zeros(count, bool)
+    for channel in range(count):
+        taken[channel] = inside
+        inside = chance[channel] >= leave if inside else chance[channel] < enter
+    return taken
 
 
 def simulate_hi(model: HiModel, *, seed: int) -> tuple[np.ndarray, Galaxies]:
@@ -351,14 +422,15 @@ def truth_table(model: HiModel, galaxies: Galaxies) -> Table:
 def _wcs_header(model: HiModel) -> fits.Header:
     nchan, ny, nx = model.shape
     header = fits.Header()
+    minor = model.beam if model.beam_minor is None else model.beam_minor
     cards = {
         "CTYPE1": "RA---SIN", "CRVAL1": model.centre[0], "CRPIX1": (nx + 1) / 2,
         "CDELT1": -model.pixel_scale / 3600, "CUNIT1": "deg",
         "CTYPE2": "DEC--SIN", "CRVAL2": model.centre[1], "CRPIX2": (ny + 1) / 2,
         "CDELT2": model.pixel_scale / 3600, "CUNIT2": "deg",
         "CTYPE3": "FREQ", "CRVAL3": model.first_frequency, "CRPIX3": 1.0, "CDELT3": model.channel_width, "CUNIT3": "Hz",
-        "RESTFRQ": HI_REST_FREQUENCY, "BUNIT": "Jy/beam", "BMAJ": model.beam / 3600, "BMIN": model.beam / 3600,
-        "BPA": 0.0, "RADESYS": "ICRS", "SPECSYS": "BARYCENT",
+        "RESTFRQ": HI_REST_FREQUENCY, "BUNIT": "Jy/beam", "BMAJ": model.beam / 3600, "BMIN": minor / 3600,
+        "BPA": model.beam_pa, "RADESYS": "ICRS", "SPECSYS": "BARYCENT",
     }  # fmt: skip
     header.update(cards)
     return header

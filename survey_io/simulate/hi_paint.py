@@ -193,24 +193,31 @@ def _channels(z: Array, reach: float) -> tuple[int, int]:
 def _planes(
     y: Array, x: Array, light: Array, beam: tuple[float, float, float]
 ) -> tuple[tuple[int, int], Array]:
-    """First pixel, and planes (n, ny, nx) in which each point's n values are shared linearly among four pixels."""
-    margin = int(np.ceil(3.6 * beam[0] * FWHM_TO_SIGMA)) + 1
-    row, column = np.floor(y).astype(int), np.floor(x).astype(int)
+    """First pixel, and planes (n, ny, nx) in which each point's n values are shared among nine pixels.
+
+    The shares are a quadratic spline's: unlike linear ones they widen a point by the same wherever it lies.
+    """
+    margin = int(np.ceil(3.6 * beam[0] * FWHM_TO_SIGMA)) + 2
+    row, column = np.rint(y).astype(int), np.rint(x).astype(int)
     low = int(row.min()) - margin, int(column.min()) - margin
-    ny, nx = int(row.max()) + margin + 2 - low[0], int(column.max()) + margin + 2 - low[1]
-    up, right = y - row, x - column
+    ny, nx = int(row.max()) + margin + 1 - low[0], int(column.max()) + margin + 1 - low[1]
+    ups, rights = _spline(y - row), _spline(x - column)
     pixel = (row - low[0]) * nx + column - low[1]
-    cells = np.concatenate([pixel, pixel + 1, pixel + nx, pixel + nx + 1])
-    parts = np.concatenate([(1 - up) * (1 - right), (1 - up) * right, up * (1 - right), up * right])
-    spread = csr_matrix((parts, (cells, np.tile(np.arange(len(y)), 4))), shape=(ny * nx, len(y)))
+    cells = np.concatenate([pixel + step * nx + side for step in (-1, 0, 1) for side in (-1, 0, 1)])
+    parts = np.concatenate([up * right for up in ups for right in rights])
+    spread = csr_matrix((parts, (cells, np.tile(np.arange(len(y)), 9))), shape=(ny * nx, len(y)))
     return low, (spread @ light).T.reshape(-1, ny, nx)
 
 
+def _spline(part: Array) -> tuple[Array, Array, Array]:
+    return 0.5 * (0.5 - part) ** 2, 0.75 - part**2, 0.5 * (0.5 + part) ** 2
+
+
 def through_beam(plane: Array, beam: tuple[float, float, float]) -> Array:
-    """Planes whose points were shared linearly among their four pixels, seen through the beam."""
+    """Planes whose points were shared among pixels by `_planes`, seen through the beam."""
     ny, nx = plane.shape[1:]
     shape = (next_fast_len(ny, real=True), next_fast_len(nx, real=True))
-    # The sharing among pixels is itself a blur, a triangle in each axis; it is taken out.
-    triangle = (np.sinc(np.fft.fftfreq(shape[0]))[:, None] * np.sinc(np.fft.rfftfreq(shape[1]))[None]) ** 2
-    transfer = beam_transfer(shape, beam) / triangle
+    # The sharing among pixels is itself a blur, a quadratic spline in each axis; it is taken out.
+    sharing = (np.sinc(np.fft.fftfreq(shape[0]))[:, None] * np.sinc(np.fft.rfftfreq(shape[1]))[None]) ** 3
+    transfer = beam_transfer(shape, beam) / sharing
     return irfft2(rfft2(plane, shape) * transfer, shape)[:, :ny, :nx]
