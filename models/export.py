@@ -27,8 +27,9 @@ def export(
 ) -> Path:
     """Write a network with its weights as a graph, after checking that it computes what torch does.
 
-    The graph has inputs ``snr`` (batch, 1, height, width) and ``beam`` (batch, 4) and the output ``raw``, all
-    float32, with any batch, height and width (multiples of the stride). Batch normalisation is folded.
+    The graph has inputs ``snr`` (batch, 1, height, width), with the channels before the height for cubes, and ``beam``
+    (batch, 4), and the output ``raw``, all float32, with any batch and sides (multiples of the stride). Batch
+    normalisation is folded.
 
     Parameters
     ----------
@@ -100,8 +101,9 @@ def _disagreement(module: nn.Module, path: Path, run: Callable[..., np.ndarray])
 
     worst = 0.0
     rng = np.random.default_rng(0)
-    for batch, high, wide in ((1, 3, 5), (3, 4, 2)):
-        snr = rng.normal(scale=5.0, size=(batch, 1, high * module.stride, wide * module.stride))
+    for batch, cells in ((1, (3, 5, 2)), (3, (4, 2, 3))):
+        sides = [n * side for n, side in zip(cells, module.head.stride, strict=False)]
+        snr = rng.normal(scale=5.0, size=(batch, 1, *sides))
         snr, beam = snr.astype(np.float32), rng.normal(size=(batch, 4)).astype(np.float32)
         with torch.inference_mode():
             expected = module(torch.from_numpy(snr), torch.from_numpy(beam)).numpy()

@@ -240,6 +240,17 @@ def choose_threshold(sample: Sample, calibration: Calibration) -> tuple[float, d
     return round(best, 2), figures
 
 
+def reliability_curve(sample: Sample, calibration: Calibration) -> dict[str, list[float]]:
+    """Per bin of p_real: what is stated on average, the share that is real, and the number of rows."""
+    probability, real = corrected_probability(sample, calibration), np.asarray(sample.table["real"])
+    bins = [(0.3, 0.5), (0.5, 0.7), (0.7, 0.85), (0.85, 0.95), (0.95, 1.0)]
+    return {
+        f"{low}-{high}": [float(probability[m].mean()), float(real[m].mean()), int(m.sum())]
+        for low, high in bins
+        if (m := (probability >= low) & (probability < high)).any()
+    }
+
+
 def calibrate(
     model: str, *, skies: int = 24, size: int = 1024, seed: int = 50_000,
     report: Callable[[str], None] = print,
@@ -264,20 +275,6 @@ def calibrate(
     calibration = fit_reliability(sample)
     fit_from, flux_weight = recommend_fits(sample.table)
     threshold, figures = choose_threshold(sample, calibration)
-    shifts = sky_shifts(sample, calibration)
-    probability = np.concatenate(
-        [
-            calibration.probability(_logit(sky[0]["score"]), shift)
-            for sky, shift in zip(sample.skies, shifts, strict=True)
-        ]
-    )
-    real = np.asarray(sample.table["real"])
-    bins = [(0.3, 0.5), (0.5, 0.7), (0.7, 0.85), (0.85, 0.95), (0.95, 1.0)]
-    curve = {
-        f"{low}-{high}": [float(probability[m].mean()), float(real[m].mean()), int(m.sum())]
-        for low, high in bins
-        if (m := (probability >= low) & (probability < high)).any()
-    }
     return {
         "threshold": threshold,
         "calibration": {
@@ -289,5 +286,5 @@ def calibrate(
             "fit_from": fit_from,
             "flux_weight": flux_weight,
         },
-        "score": {"held_out_skies": {**figures, "p_real_stated_measured_rows": curve}},
+        "score": {"held_out_skies": {**figures, "p_real_stated_measured_rows": reliability_curve(sample, calibration)}},
     }  # fmt: skip

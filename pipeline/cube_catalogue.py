@@ -27,6 +27,8 @@ DEFAULT_COSMOLOGY = (67.0, 0.32)
 THICKNESS, RESOLVED_BEAMS = 0.2, 2.0
 # log (w20 / sin i) = zero + slope log M(HI), of the galaxies that SDC2 was made from.
 WIDTH_ZERO, WIDTH_SLOPE, WIDTH_SCATTER = 0.745, 0.186, 0.16
+# What a network estimates beside its measurement.
+ESTIMATED = ("line_flux", "w20", "hi_size", "kin_pa", "inclination")
 # Without a resolved shape and redshift: the median inclination of discs turned at random.
 RANDOM_INCLINATION, RANDOM_INCLINATION_ERR = 60.0, 21.0
 
@@ -38,6 +40,7 @@ def build_cube_catalogue(
     *,
     p_real: np.ndarray,
     cosmology: tuple[float, float] | None = None,
+    measured_from: dict[str, float] | None = None,
 ) -> Table:
     """Assemble a cube's catalogue.
 
@@ -51,6 +54,9 @@ def build_cube_catalogue(
     p_real : ndarray, shape (n,)
     cosmology : (H0, Omega_m), optional
         Of a flat universe; without it ``hi_mass`` is NaN.
+    measured_from : dict of float, optional
+        S/N from which the measurement is recommended before the network's estimate, by the column's name; from the
+        card of the weights.
 
     Returns
     -------
@@ -89,7 +95,42 @@ def build_cube_catalogue(
     if spectral.rest_frequency is not None:
         _velocities(columns, m, spectral)
         _sizes(columns, m, cube, cosmology)
+    _estimates(columns, found.params, cube, scale)
+    _recommend(columns, found.params, measured_from or {})
     return make_cube_table(columns, unit)
+
+
+def _estimates(columns: dict[str, Any], p: dict[str, np.ndarray], cube: Cube, scale: float) -> None:
+    """The network's own estimates, where there is a network."""
+    if "net_flux" not in p:
+        return
+    plane, spectral, z = cube.plane, cube.spectral, columns["z"]
+    per_unit = columns["local_rms"] * spectral.width(z)
+    columns["line_flux_net"], columns["line_flux_net_err"] = p["net_flux"] * per_unit, p["net_flux_error"] * per_unit
+    columns["hi_size_net"] = p["net_size"] * plane.pixel_scale
+    columns["hi_size_net_err"] = columns["hi_size_net"] * p["net_size_scale"]
+    if spectral.rest_frequency is not None:
+        columns["w20_net"] = p["net_w20"] * spectral.velocity_width(z, 1.0) * spectral.width(z)
+        columns["w20_net_err"] = columns["w20_net"] * p["net_w20_scale"]
+    columns["inclination_net"] = np.degrees(p["net_inclination"])
+    columns["inclination_net_err"] = np.degrees(p["net_inclination_error"])
+    # The network tells where the gas of low channels is; that recedes where channels rise in frequency.
+    sign = 1.0 if spectral.frequency(1) > spectral.frequency(0) else -1.0
+    theta = np.asarray(p["net_theta"], float)
+    columns["kin_pa_net"] = _sky_angle(plane, columns["x"], columns["y"], sign * np.cos(theta), sign * np.sin(theta))
+    columns["kin_pa_net_err"] = np.degrees(np.minimum(p["net_theta_error"], np.pi / 2))
+
+
+def _recommend(columns: dict[str, Any], p: dict[str, np.ndarray], measured_from: dict[str, float]) -> None:
+    """The ``*_best`` columns: the measurement at high S/N, for joined rows and where there is no estimate."""
+    single = np.asarray(p.get("n_linked", np.ones(len(columns["x"])))) <= 1
+    for name in ESTIMATED:
+        value = np.asarray(columns.get(name, np.full(len(columns["x"]), np.nan)), float)
+        estimate = columns.get(f"{name}_net")
+        if estimate is not None:
+            use = single & np.isfinite(estimate) & (columns["snr"] < measured_from.get(name, np.inf))
+            value = np.where(use | ~np.isfinite(value), estimate, value)
+        columns[f"{name}_best"] = value
 
 
 def _sky_angle(plane: Any, x: np.ndarray, y: np.ndarray, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:

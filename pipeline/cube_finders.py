@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -86,9 +86,60 @@ class FilterFinder:
         )
 
 
+class NetworkCubeFinder:
+    """A network detector behind an engine."""
+
+    def __init__(self, spec: CubeFinderSpec):
+        from models.engines.base import EngineSpec
+        from models.loader import beam_vector
+        from models.weights import load_weights
+
+        module, _ = load_weights(spec.model)
+        self.head = module.head
+        self.engine = EngineSpec(spec.model, spec.engine, spec.precision, spec.threads).load()
+        self.spec = spec
+        self.vector = beam_vector(spec.beam)[None]
+
+    def find(self, snr: np.ndarray) -> Detections:
+        from models.yolo.candidates import find_candidates
+
+        sides = [-(-n // s) * s for n, s in zip(snr.shape, self.head.stride, strict=True)]
+        image = np.zeros((1, 1, *sides), np.float32)
+        np.nan_to_num(snr, nan=0.0, posinf=0.0, neginf=0.0, copy=False)
+        image[(0, 0, *(slice(0, n) for n in snr.shape))] = snr
+        raw = self.engine(image, self.vector)[0]
+        low = math.log(MIN_PROBABILITY / (1 - MIN_PROBABILITY))
+        found = find_candidates(raw, self.head, beam_px=self.spec.beam_px, min_logit=low)
+        at = tuple(np.clip(np.rint(c).astype(int), 0, n - 1) for c, n in zip(found.centre.T, snr.shape, strict=True))
+        # A centre where nothing but blanks is near is no source, whatever the network says of the edge around it.
+        return self.physical(found[snr[at] != 0] if len(found) else found)
+
+    def physical(self, found: Detections) -> Detections:
+        """Parameters of the head in S/N units, px, channels and radians, with errors."""
+        p, beam = found.params, self.spec.beam_px
+        flux = np.exp(np.clip(p["log_flux"], -3, 16))
+        found.params = {
+            "net_flux": flux,
+            "net_flux_error": flux * p["log_flux_scale"],
+            "net_size": np.exp(np.clip(p["log_size"], -4, 5)) * beam,
+            "net_size_scale": p["log_size_scale"],
+            "net_w20": np.exp(np.clip(p["log_w20"], -4, 4)) * self.head.line_channels,
+            "net_w20_scale": p["log_w20_scale"],
+            "net_inclination": np.clip(p["inclination"], 0.0, np.pi / 2),
+            "net_inclination_error": p["inclination_scale"],
+            "net_theta": np.mod(np.arctan2(p["sin_theta"], p["cos_theta"]), 2 * np.pi),
+            "net_theta_error": p["angle_scale"],
+        }
+        found.params = {name: np.asarray(value, np.float32) for name, value in found.params.items()}
+        return found
+
+
 @lru_cache(maxsize=4)
 def _load(spec: CubeFinderSpec) -> Any:
-    return FilterFinder(spec)
+    from models.registry import get_model, list_models
+
+    weightless = spec.model in list_models() and not get_model(spec.model).has_weights
+    return FilterFinder(spec) if weightless else NetworkCubeFinder(spec)
 
 
 def make_cube_finder(
@@ -102,14 +153,33 @@ def make_cube_finder(
     beam: tuple[float, float, float],
 ) -> tuple[CubeFinderSpec, dict[str, Any]]:
     """Resolve a model's name or file into a finder for this cube, and its card (empty without weights)."""
-    from models.detectors.smooth_clip import measure_scale_rms
-    from models.registry import get_model
+    from models.registry import get_model, list_models
 
     beam_px = math.sqrt(beam[0] * beam[1])
+    if model not in list_models() or get_model(model).has_weights:
+        return _network_finder(model, engine, precision, threads, beam)
+    from models.detectors.smooth_clip import measure_scale_rms
+
     detector = get_model(model).build()
     rms = tuple(float(v) for v in measure_scale_rms(pixels, noise, beam_px, detector=detector))
     halo = tuple(int(v) for v in detector.halo(beam_px))
     return CubeFinderSpec(model, "none", "f32", threads, beam, rms, (1, 1, 1), halo), {}
+
+
+def _network_finder(
+    model: str, engine: str, precision: str, threads: int, beam: tuple[float, float, float]
+) -> tuple[CubeFinderSpec, dict[str, Any]]:
+    from models.engines.base import resolve_engine
+    from models.weights import load_weights
+
+    module, card = load_weights(model)
+    stride = tuple(int(s) for s in module.stride)
+    # Half the receptive field, and one cell more for the neighbours of a candidate.
+    halo = tuple(
+        -(-(field // 2) // s) * s + s for field, s in zip(module.receptive_field, stride, strict=True)
+    )
+    resolved = resolve_engine(engine, precision=precision)
+    return CubeFinderSpec(model, resolved, precision, threads, beam, (), stride, halo), asdict(card)
 
 
 def suppress_lines(found: Detections, beam_px: float) -> Detections:

@@ -56,7 +56,7 @@ def negative_cube_tiles(shape: tuple[int, int, int], finder: CubeFinderSpec) -> 
 
     They depend on the cube's shape only, so that probabilities do not depend on the tiling.
     """
-    tiles = plan_tiles(shape, tile=NEGATIVE_BLOCK, halo=finder.halo, stride=finder.stride)
+    tiles = plan_tiles(shape, tile=NEGATIVE_BLOCK, halo=finder.halo, stride=finder.stride, clip=True)
     count = max(1, min(len(tiles), NEGATIVE_VOXELS // int(np.prod(NEGATIVE_BLOCK))))
     chosen = [tiles[int((i + 0.5) * len(tiles) / count)] for i in range(count)]
     volume = sum(int(np.prod([s.stop - s.start for s in tile.core])) for tile in chosen)

@@ -135,7 +135,7 @@ def analyse_cube(
                 options.model, cube.pixels, noise,
                 engine=options.engine, precision=options.precision, threads=workers, beam=beam,
             )  # fmt: skip
-        tiles = plan_tiles(cube.shape, tile=(channels, side, side), halo=finder.halo, stride=finder.stride)
+        tiles = plan_tiles(cube.shape, tile=(channels, side, side), halo=finder.halo, stride=finder.stride, clip=True)
         found, maps = _find(cube, noise, finder, tiles, "detect", ledger, client, clock)
         blocks, searched = negative_cube_tiles(cube.shape, finder)
         negative, _ = _find(cube, noise, finder, blocks, "negative", ledger, client, clock)
@@ -153,7 +153,10 @@ def analyse_cube(
         lines = _lines(found)
         measured = _measure(cube, noise, lines, beam, ledger, client, clock)
     with clock.stage("catalogue"):
-        table = build_cube_catalogue(cube, found, measured, p_real=p_real, cosmology=options.cosmology)
+        table = build_cube_catalogue(
+            cube, found, measured, p_real=p_real, cosmology=options.cosmology,
+            measured_from=card.get("calibration", {}).get("measured_from"),
+        )  # fmt: skip
     manifest = _manifest(cube, noise, finder, card, reliability, options, table)
     return CubeAnalysis(table, measured, lines, noise, *maps, manifest, negative.logit)
 

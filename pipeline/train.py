@@ -52,9 +52,8 @@ def publish(checkpoint: Path, options: TrainOptions, *, report: Callable[[str], 
     card = Card(
         model=state["name"],
         options=state["model_options"],
-        input_scaling="background-subtracted image over local rms, blanks 0; beam in px beside it",
-        trained_on=f"{fields:,} fields of {options.size} px of simulated radio continuum sky "
-        "(survey_io.simulate.continuum, SkyModel.random), beams of 2.1 to 8.8 px",
+        input_scaling="background-subtracted data over local rms, blanks 0; beam in px beside it",
+        trained_on=f"{fields:,} fields of {trained_on(module.head.ndim, options)}",
         seed=options.seed,
         command=command_line(options),
         cost=f"{state['seconds'] / 60:.0f} minutes on {os.cpu_count()} cores ({platform.machine()}), "
@@ -64,13 +63,32 @@ def publish(checkpoint: Path, options: TrainOptions, *, report: Callable[[str], 
     )
     save_weights(module, card, path)
     if options.calibration_skies:
-        found = calibrate(str(path), skies=options.calibration_skies, report=report)
+        if module.head.ndim == 3:
+            from pipeline.calibrate_cube import calibrate_cube
+
+            found = calibrate_cube(str(path), cubes=options.calibration_skies, report=report)
+        else:
+            found = calibrate(str(path), skies=options.calibration_skies, report=report)
         card = replace(
             card, threshold=found["threshold"], calibration=found["calibration"], score={**card.score, **found["score"]}
         )
         save_weights(module, card, path)
     report(f"{path}: threshold {card.threshold}, calibration {card.calibration}")
     return path
+
+
+def trained_on(ndim: int, options: TrainOptions) -> str:
+    """The sky that a network of so many dimensions is trained on."""
+    if ndim == 3:
+        sides = " x ".join(str(side) for side in options.cube_size)
+        return (
+            f"{sides} voxels of simulated HI cubes (survey_io.simulate.hi by models.cube_loader), beams of 2 "
+            "to 6 px, channels of 15 to 90 kHz"
+        )
+    return (
+        f"{options.size} px of simulated radio continuum sky (survey_io.simulate.continuum, SkyModel.random), beams of "
+        "2.1 to 8.8 px"
+    )
 
 
 def command_line(options: TrainOptions) -> str:

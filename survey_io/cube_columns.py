@@ -18,6 +18,15 @@ _IMAGE = {column.name: column for column in IMAGE_COLUMNS}
 _LINE, _WIDTH = "phot.flux;spect.line", "spect.line.width"
 _SIZE = "phys.angSize"
 
+# What a network estimates beside its measurement.
+_ESTIMATED = (
+    ("line_flux", "Jy Hz", _LINE, "flux density integrated over the line"),
+    ("w20", "km/s", _WIDTH, "width of the line at 20% of its peaks, observed frame"),
+    ("hi_size", "arcsec", f"{_SIZE}.smajAxis", "HI diameter at 1 solar mass per square parsec, without the beam"),
+    ("kin_pa", "deg", "pos.posAng;phys.veloc.rotat", "position angle of the receding side, east of north, in [0, 360)"),
+    ("inclination", "deg", "src.orbital.inclination", "inclination of the disc, 0 is face on"),
+)
+
 CUBE_COLUMNS: list[Column] = [
     *(_IMAGE[name] for name in ("source_id", "name", "ra", "dec", "ra_err", "dec_err", "x", "y")),
     Column("z", "pix", "pos.cartesian.z;instr.det", "float64", "channel of the cube, the first channel's centre is 0"),
@@ -49,6 +58,18 @@ CUBE_COLUMNS: list[Column] = [
     Column("kin_pa_err", "deg", "stat.error;pos.posAng", "float32", "standard error of kin_pa; 90 when not known"),
     Column("inclination", "deg", "src.orbital.inclination", "float32", "inclination of the disc, 0 is face on"),
     Column("inclination_err", "deg", "stat.error;src.orbital.inclination", "float32", "standard error of inclination"),
+    *(
+        Column(f"{name}_net", unit, f"{ucd};meta.modelled", "float32", f"{meaning}, as the network says; NaN without")
+        for name, unit, ucd, meaning in _ESTIMATED
+    ),
+    *(
+        Column(f"{name}_net_err", unit, f"stat.error;{ucd.split(';')[0]}", "float32", f"standard error of {name}_net")
+        for name, unit, ucd, meaning in _ESTIMATED
+    ),
+    *(
+        Column(f"{name}_best", unit, ucd, "float32", f"{meaning}: the measurement or the network's")
+        for name, unit, ucd, meaning in _ESTIMATED
+    ),
     Column("n_voxels", None, "meta.number;instr.pixel", "int32", "voxels that were summed"),
     *(
         Column(f"{axis}_{end}", "pix", f"pos.cartesian.{axis};stat.{end}", "int32", f"{word} {name} of the source")

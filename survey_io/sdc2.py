@@ -26,7 +26,7 @@ _INCLINATION, _SIZE, _W20 = 60.0, 0.1, 10.0
 
 
 def sdc2_columns(table: Table) -> dict[str, np.ndarray]:
-    """The challenge's columns of a cube's catalogue, or of a table that has them already.
+    """The challenge's columns of a cube's catalogue (recommended values), or of a table that has them already.
 
     Rows without a position, frequency or flux above 0 are left out: the scorer would drop or misread them. A missing
     angle is 0, a missing inclination 60 degrees, a missing size or width the smallest that is meant.
@@ -47,11 +47,16 @@ def sdc2_columns(table: Table) -> dict[str, np.ndarray]:
         raise OutputError(
             f"a SDC2 list holds line fluxes in Jy Hz, got {unit}; leave out this format or open a cube in Jy/beam"
         ) from error
-    given = {name: np.asarray(table[name], float) for name in ("ra", "dec", "frequency", "line_flux")}
+
+    def best(name: str) -> str:
+        return f"{name}_best" if f"{name}_best" in table.colnames else name
+
+    given = {name: np.asarray(table[name], float) for name in ("ra", "dec", "frequency")}
+    given["line_flux"] = np.asarray(table[best("line_flux")], float)
     kept = np.isfinite(np.stack(list(given.values()))).all(axis=0) & (given["line_flux"] > 0)
 
     def column(name: str, missing: float, least: float = -np.inf) -> np.ndarray:
-        values = np.asarray(table[name], float)[kept]
+        values = np.asarray(table[best(name)], float)[kept]
         return np.maximum(np.where(np.isfinite(values), values, missing), least)
 
     return {

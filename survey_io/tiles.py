@@ -1,7 +1,8 @@
 """Overlapping tiles whose cores cover every pixel exactly once, in any number of dimensions.
 
 Tile origins lie on a grid anchored at pixel 0 in steps of the network's stride, and every tile is read with
-its full halo, also beyond the image's border (blank there). So a cell sees the same input in every tiling.
+its full halo, also beyond the image's border (blank there), or up to the border in every tiling. So a cell sees the
+same input in every tiling.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def plan_tiles(
     tile: int | Sequence[int],
     halo: int | Sequence[int],
     stride: int | Sequence[int] = 1,
+    clip: bool = False,
 ) -> list[Tile]:
     """Cover an array with tiles.
 
@@ -58,6 +60,9 @@ def plan_tiles(
     tile, halo, stride : int or sequence of int
         Side of a core, reach of the overlap and cell size in px, per axis or one for all; tile and halo are
         rounded up to multiples of the stride.
+    clip : bool
+        End halos at the array's border, rounded up to the stride, for networks that pad there: as independent of the
+        tiling, and cheaper where the array is not much larger than a halo. Otherwise tiles reach outside.
 
     Returns
     -------
@@ -83,7 +88,9 @@ def plan_tiles(
             [
                 (
                     slice(a, min(a + step, size)),
-                    slice(a - reach, a + round_up(min(step, size - a), s) + reach),
+                    slice(a - reach, a + round_up(min(step, size - a), s) + reach)
+                    if not clip
+                    else slice(max(a - reach, 0), min(a + step + reach, round_up(size, s))),
                 )
                 for a in range(0, size, step)
             ]

@@ -47,14 +47,15 @@ class Engine(Protocol):
         Parameters
         ----------
         snr : np.ndarray
-            (B, 1, H, W) float32, signal-to-noise; H and W are multiples of the network's stride.
+            (B, 1, H, W) float32, or (B, 1, C, H, W) of a cube: signal-to-noise; sides are multiples of the network's
+            stride.
         beam : np.ndarray
             (B, 4) float32: ln major, ln minor (FWHM in pixels), e cos 2theta, e sin 2theta.
 
         Returns
         -------
         np.ndarray
-            (B, C, H / stride, W / stride) float32, owned by the caller.
+            (B, channels, H / stride, W / stride) float32, owned by the caller.
         """
         ...
 
@@ -225,10 +226,13 @@ def check_input(snr: np.ndarray, beam: np.ndarray) -> tuple[np.ndarray, np.ndarr
     Raises
     ------
     ValueError
-        When the shapes are not (B, 1, H, W) and (B, 4).
+        When the shapes are not (B, 1, *sides) with 1 to 3 sides, and (B, 4).
     """
-    if snr.ndim != 4 or snr.shape[1] != 1 or beam.shape != (snr.shape[0], 4):
-        raise ValueError(f"an engine takes snr (B, 1, H, W), beam (B, 4); got {snr.shape} and {beam.shape}")
+    if snr.ndim not in (3, 4, 5) or snr.shape[1] != 1 or beam.shape != (snr.shape[0], 4):
+        raise ValueError(
+            f"an engine takes snr (B, 1, H, W), or (B, 1, C, H, W) of a cube, and beam (B, 4); "
+            f"got {snr.shape} and {beam.shape}"
+        )
     return np.ascontiguousarray(snr, dtype=np.float32), np.ascontiguousarray(beam, dtype=np.float32)
 
 

@@ -21,8 +21,7 @@ _KEPT_GRAPHS = 16
 
 def example_input(module: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     """A small input to trace with. The batch is 2, since exporters take 1 for a constant."""
-    side = 4 * int(getattr(module, "stride", 16))
-    return torch.zeros(2, 1, side, side), torch.zeros(2, 4)
+    return torch.zeros(2, 1, *(4 * side for side in module.head.stride)), torch.zeros(2, 4)
 
 
 def cached_graph(

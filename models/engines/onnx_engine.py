@@ -63,7 +63,8 @@ def write_onnx(module: nn.Module, path: Path) -> None:
 
     from models.engines.graph_file import example_input, quiet
 
-    sizes = ({0: "batch", 2: "height", 3: "width"}, {0: "batch"})
+    sides = ("length", "height", "width")[-module.head.ndim :] if module.head.ndim > 1 else ("length",)
+    sizes = ({0: "batch", **{2 + axis: name for axis, name in enumerate(sides)}}, {0: "batch"})
     with quiet():
         program = torch.onnx.export(
             module,

@@ -90,7 +90,8 @@ def write_openvino(module: nn.Module, path: Path) -> None:
     openvino = import_openvino()
     with quiet():
         graph = openvino.convert_model(module, example_input=example_input(module))
-    for port, name, shape in zip(graph.inputs, ("snr", "beam"), ([-1, 1, -1, -1], [-1, 4]), strict=True):
+    shapes = ([-1, 1, *(-1,) * module.head.ndim], [-1, 4])
+    for port, name, shape in zip(graph.inputs, ("snr", "beam"), shapes, strict=True):
         port.get_tensor().set_names({name})
         port.get_node().set_partial_shape(openvino.PartialShape(shape))
     graph.outputs[0].get_tensor().set_names({"raw"})

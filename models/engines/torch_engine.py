@@ -24,7 +24,10 @@ class TorchEngine:
 
         self.precision = precision
         self.threads = threads
-        self._module = module.to(memory_format=torch.channels_last)
+        self._format = {2: torch.channels_last, 3: torch.channels_last_3d}.get(
+            module.head.ndim, torch.contiguous_format
+        )
+        self._module = module.to(memory_format=self._format)
         # Torch counts threads per calling thread: one call at a time keeps to the number asked for.
         self._turn = threading.Lock()
 
@@ -37,7 +40,7 @@ class TorchEngine:
             before = torch.get_num_threads()
             torch.set_num_threads(self.threads)
             try:
-                batch = torch.from_numpy(snr).to(memory_format=torch.channels_last)
+                batch = torch.from_numpy(snr).to(memory_format=self._format)
                 # Autocast and not bf16 weights: the input's scaling needs all its digits.
                 with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.precision == "bf16"):
                     raw = self._module(batch, torch.from_numpy(beam))
