@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfft2, next_fast_len, rfft2
-from scipy.sparse import csr_matrix
+from scipy.sparse import csc_matrix
 from scipy.special import ndtr
 
 FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
@@ -155,7 +155,7 @@ def splat(
     z, y, x = place
     first, last = _channels(z, 4 * blur)
     edges = first - 0.5 + np.arange(last - first + 2)
-    share = np.diff(ndtr((edges[None] - z[:, None]) / blur), axis=1) * weight[:, None]
+    share = np.diff(ndtr(((edges[None] - z[:, None]) / blur).astype(np.float32)), axis=1) * weight[:, None]
     corner, plane = _planes(y, x, share, beam)
     return np.array([first, *corner]), through_beam(plane, beam)
 
@@ -203,9 +203,9 @@ def _planes(
     ny, nx = int(row.max()) + margin + 1 - low[0], int(column.max()) + margin + 1 - low[1]
     ups, rights = _spline(y - row), _spline(x - column)
     pixel = (row - low[0]) * nx + column - low[1]
-    cells = np.concatenate([pixel + step * nx + side for step in (-1, 0, 1) for side in (-1, 0, 1)])
-    parts = np.concatenate([up * right for up in ups for right in rights])
-    spread = csr_matrix((parts, (cells, np.tile(np.arange(len(y)), 9))), shape=(ny * nx, len(y)))
+    cells = np.stack([pixel + step * nx + side for step in (-1, 0, 1) for side in (-1, 0, 1)], axis=1)
+    parts = np.stack([up * right for up in ups for right in rights], axis=1)
+    spread = csc_matrix((parts.ravel(), cells.ravel(), 9 * np.arange(len(y) + 1)), shape=(ny * nx, len(y)))
     return low, (spread @ light).T.reshape(-1, ny, nx)
 
 
