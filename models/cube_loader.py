@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -46,10 +47,22 @@ class HiCube:
     beam_px: float
 
 
-def draw_model(shape: tuple[int, int, int], rng: np.random.Generator) -> hi.HiModel:
-    """A cube of the training range: half of them like SDC2, the rest with other beams, channels and distances."""
+def draw_model(shape: tuple[int, int, int], rng: np.random.Generator, *, templates: Path | None = None) -> hi.HiModel:
+    """A cube of the training range: half of them like SDC2, the rest with other beams, channels and distances.
+
+    Parameters
+    ----------
+    shape : (channels, y, x)
+    rng : numpy Generator
+    templates : Path, optional
+        Real galaxies from which half of the galaxies of half of the cubes are made, but for the held-out ones.
+    """
+    real = templates is not None and rng.random() < 0.5
     common = {
-        "shape": shape, "density": float(np.exp(rng.uniform(np.log(6), np.log(40)))), "noise_fall": 0.0,
+        "shape": shape, "density": float(np.exp(rng.uniform(np.log(8), np.log(60)))), "noise_fall": 0.0,
+        # Galaxies far below the noise teach nothing and cost time.
+        "least_flux": 1.34 if rng.random() < 0.3 else 3.0,
+        "templates": templates if real else None, "held_out": False if real else None,
         "continuum": float(np.exp(rng.uniform(np.log(1), np.log(20)))) if rng.random() < CONTINUUM_SHARE else 0.0,
         "rms": float(2.0e-5 * np.exp(rng.normal(0, 0.3))),
     }  # fmt: skip
@@ -66,14 +79,15 @@ def draw_model(shape: tuple[int, int, int], rng: np.random.Generator) -> hi.HiMo
     )
 
 
-def draw_cube(shape: tuple[int, int, int], rng: np.random.Generator) -> HiCube:
+def draw_cube(shape: tuple[int, int, int], rng: np.random.Generator, *, templates: Path | None = None) -> HiCube:
     """Draw a cube, its galaxies and its noise."""
-    model = draw_model(shape, rng)
+    model = draw_model(shape, rng, templates=templates)
     galaxies = hi.draw_galaxies(model, rng)
     if model.first_frequency > 1.15e9:
         # Nearby galaxies of the challenge's fluxes would be tiny: theirs are larger, and so are their widths.
         galaxies.size *= np.exp(rng.uniform(0, 1.2, len(galaxies)))
-        galaxies.w20 *= np.exp(rng.uniform(0, 0.8, len(galaxies)))
+        if model.templates is None:
+            galaxies.w20 *= np.exp(rng.uniform(0, 0.8, len(galaxies)))
     sky = np.zeros(shape, np.float32)
     hi.paint_galaxies(model, galaxies, sky=sky)
     if model.continuum:
@@ -110,11 +124,12 @@ def crop_cube(
 ) -> tuple[np.ndarray, dict[str, np.ndarray], tuple[float, float, float]]:
     """A random crop as the pipeline would see it: S/N, its galaxies (centres within the crop), and the beam."""
     room = np.array(cube.sky.shape) - size
-    # Every third field is sure to hold a galaxy; the rest teach what emptiness looks like.
+    # Every other field is sure to hold a galaxy; the rest teach what emptiness looks like.
     first = rng.integers(0, room + 1)
     count = len(cube.galaxies["x"])
-    if count and rng.random() < 0.35:
-        one = int(rng.integers(count))
+    if count and rng.random() < 0.5:
+        # Mostly one of the brighter of three: a field around an invisible galaxy is an empty one.
+        one = int(max(rng.integers(count, size=3), key=lambda row: cube.galaxies["snr"][row]))
         centre = np.array([cube.galaxies[axis][one] for axis in "zyx"])
         first = np.clip(np.rint(centre - rng.uniform(0.1, 0.9, 3) * size).astype(int), 0, room)
     other = rng.integers(0, room + 1)
@@ -202,15 +217,17 @@ class CubeFields(IterableDataset):
         Cubes kept, and batches after which one is replaced.
     cube_shape : (channels, y, x)
         Of a cube of the pool.
+    templates : Path, optional
+        As `draw_model`.
     """
 
     def __init__(
         self, spec: HeadSpec, *, batch: int, size: tuple[int, int, int], seed: int, pool: int = 40, renew: int = 6,
-        cube_shape: tuple[int, int, int] = (256, 112, 112),
+        cube_shape: tuple[int, int, int] = (256, 112, 112), templates: Path | None = None,
     ):  # fmt: skip
         super().__init__()
         self.spec, self.batch, self.size, self.seed = spec, batch, tuple(size), seed
-        self.pool, self.renew = pool, renew
+        self.pool, self.renew, self.templates = pool, renew, templates
         self.cube_shape = tuple(max(c, n + 16) for c, n in zip(cube_shape, self.size, strict=True))
         self.grid = tuple(n // s for n, s in zip(self.size, spec.stride, strict=True))
         anchors = spec.anchor_positions(self.grid).reshape(-1, 3)
@@ -227,11 +244,11 @@ class CubeFields(IterableDataset):
         while True:
             # The pool fills while training runs, so that the first step does not wait for it.
             if len(cubes) < 4:
-                cubes += [draw_cube(self.cube_shape, rng) for _ in range(4 - len(cubes))]
+                cubes += [draw_cube(self.cube_shape, rng, templates=self.templates) for _ in range(4 - len(cubes))]
             elif len(cubes) < self.pool and step % 2 == 0:
-                cubes.append(draw_cube(self.cube_shape, rng))
+                cubes.append(draw_cube(self.cube_shape, rng, templates=self.templates))
             elif step % self.renew == 0:
-                cubes[int(rng.integers(len(cubes)))] = draw_cube(self.cube_shape, rng)
+                cubes[int(rng.integers(len(cubes)))] = draw_cube(self.cube_shape, rng, templates=self.templates)
             yield self.make_batch(cubes, rng)
             step += 1
 

@@ -38,6 +38,7 @@ class TrainOptions(BaseModel):
     batch: int = Field(8, ge=1, description="fields per step")
     size: int = Field(256, ge=64, description="side of a field, px")
     cube_size: tuple[int, int, int] = Field((128, 48, 48), description="sides of a cube's field, (channels, y, x)")
+    templates: Path | None = Field(None, description="folder of real HI galaxies that cubes are made of, as SDC2's")
     learning_rate: float = Field(2e-3, gt=0)
     final_rate: float = Field(0.01, ge=0, le=1, description="last learning rate over the first")
     warm_up: int = Field(300, ge=0, description="steps of linear warm-up")
@@ -97,7 +98,9 @@ def memory_format(ndim: int) -> torch.memory_format:
 def make_fields(head: HeadSpec, options: TrainOptions, *, seed: int, pool: int) -> SkyFields | CubeFields:
     """Endless batches for a head of two (sky) or three dimensions (cubes)."""
     if head.ndim == 3:
-        return CubeFields(head, batch=options.batch, size=options.cube_size, seed=seed, pool=pool)
+        return CubeFields(
+            head, batch=options.batch, size=options.cube_size, seed=seed, pool=pool, templates=options.templates
+        )
     return SkyFields(head, batch=options.batch, size=options.size, seed=seed, pool=pool)
 
 

@@ -81,9 +81,10 @@ def trained_on(ndim: int, options: TrainOptions) -> str:
     """The sky that a network of so many dimensions is trained on."""
     if ndim == 3:
         sides = " x ".join(str(side) for side in options.cube_size)
+        real = ", a quarter of the galaxies made of SDC2's real templates but for its held-out ones"
         return (
             f"{sides} voxels of simulated HI cubes (survey_io.simulate.hi by models.cube_loader), beams of 2 "
-            "to 6 px, channels of 15 to 90 kHz"
+            f"to 6 px, channels of 15 to 90 kHz{real if options.templates else ''}"
         )
     return (
         f"{options.size} px of simulated radio continuum sky (survey_io.simulate.continuum, SkyModel.random), beams of "
@@ -98,5 +99,7 @@ def command_line(options: TrainOptions) -> str:
         name: value for name, value in options.model_dump(mode="json", exclude={"name", "output", "resume"}).items()
         if value != getattr(plain, name)
     }  # fmt: skip
+    # Folders are named without the place where they lay.
+    changed |= {name: Path(changed[name]).name for name in ("start", "templates") if name in changed}
     words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in changed.items())
     return f"skysift train {options.name} {words}".strip()

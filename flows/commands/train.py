@@ -27,6 +27,9 @@ def train(
     ),
     resume: bool = typer.Option(False, "--resume", help="Continue from the last checkpoint in the folder."),
     start: Path | None = typer.Option(None, metavar="FILE", help="Weights file to start from."),
+    templates: Path | None = typer.Option(
+        None, metavar="DIR", help="Real HI galaxies to make cubes of, in the layout of SDC2's atlas."
+    ),
     config: Path | None = typer.Option(
         None, metavar="FILE.yaml", help="Recipe with these and further options, as in flows/recipes."
     ),
@@ -48,7 +51,8 @@ def train(
     given = {
         "name": name, "output": output, "steps": steps, "minutes": minutes, "batch": batch, "size": size,
         "learning_rate": learning_rate, "precision": precision, "seed": seed, "device": device,
-        "threads": threads, "resume": resume or None, "start": start, "calibration_skies": calibration_skies,
+        "threads": threads, "resume": resume or None, "start": start, "templates": templates,
+        "calibration_skies": calibration_skies,
     }  # fmt: skip
     options = resolve_options(TrainOptions, given, config=config)
     if not get_model(options.name).has_weights:
