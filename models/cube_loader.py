@@ -26,7 +26,7 @@ from survey_io.spectral import HI_REST_FREQUENCY, LIGHT
 # A galaxy whose matched filter reaches this S/N must be found; between the two it is neither demanded nor punished.
 DEMANDED, IGNORED_BELOW = 4.0, 2.6
 # Extent of a galaxy's light (FWHM) over its HI diameter; sizes are told to the network down to this many beams.
-LIGHT_SHARE, SIZE_FLOOR = 0.6, 0.15
+LIGHT_SHARE, SIZE_FLOOR = 0.52, 0.15
 # Shares of fields with a border of the cube, with blanked channels, with strong continuum residuals.
 EDGE_SHARE, FLAGGED_SHARE, CONTINUUM_SHARE = 0.3, 0.2, 0.3
 # Share of cubes whose channels are correlated (Hanning smoothing), as those of older telescopes are.
