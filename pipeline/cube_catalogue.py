@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from astropy.cosmology import FlatLambdaCDM
 from astropy.table import Table
 
 from models.detections import Detections
+from pipeline.primary_beam import LOW_RESPONSE, line_beam_gain
 from survey_io.catalogue import iau_name
 from survey_io.columns import Flag
 from survey_io.cube import Cube
@@ -41,6 +43,7 @@ def build_cube_catalogue(
     p_real: np.ndarray,
     cosmology: tuple[float, float] | None = None,
     measured_from: dict[str, float] | None = None,
+    primary_beam: Path | None = None,
 ) -> Table:
     """Assemble a cube's catalogue.
 
@@ -57,6 +60,8 @@ def build_cube_catalogue(
     measured_from : dict of float, optional
         S/N from which the measurement is recommended before the network's estimate, by the column's name; from the
         card of the weights.
+    primary_beam : Path, optional
+        FITS image or cube of the response; fluxes and noise are divided by it.
 
     Returns
     -------
@@ -70,6 +75,10 @@ def build_cube_catalogue(
         unit, scale = "Jy/beam", plane.jansky_per_beam()
     except InputError:
         unit, scale = plane.unit, 1.0
+    gain = np.ones(len(x))
+    if primary_beam is not None:
+        gain = line_beam_gain(primary_beam, ra, dec, spectral.frequency(z))
+    scale = scale / gain
     jacobian = np.abs(plane.jacobian(x, y)).reshape(-1, 2, 2)
     frequency, channel = spectral.frequency(z), spectral.width(z)
     columns: dict[str, Any] = {
@@ -80,7 +89,7 @@ def build_cube_catalogue(
         "line_flux": m["flux"] * scale, "line_flux_err": m["flux_err"] * scale,
         "peak_flux": m["peak"] * scale, "local_rms": m["local_rms"] * scale, "snr": m["snr"],
         "peak_snr": found.params.get("peak_snr", np.full(len(x), np.nan)),
-        "score": found.score, "p_real": p_real, "n_blend": m["n_blend"], "n_voxels": m["n_voxels"],
+        "pb_gain": gain, "score": found.score, "p_real": p_real, "n_blend": m["n_blend"], "n_voxels": m["n_voxels"],
         **{f"{axis}_{end}": m[f"{axis}_{end}"] for axis in "xyz" for end in ("min", "max")},
     }  # fmt: skip
     shape = [np.nan_to_num(m[name]) for name in ("major", "minor", "theta")]
@@ -90,7 +99,7 @@ def build_cube_catalogue(
     flags = m["flags"].astype(np.int32)
     if plane.beam is not None and plane.beam.origin == "estimated":
         flags = flags | Flag.BEAM_ASSUMED
-    columns["flags"] = flags
+    columns["flags"] = flags | np.where(gain < LOW_RESPONSE, int(Flag.LOW_PRIMARY_BEAM), 0)
     columns["inclination"], columns["inclination_err"] = _inclination(m)
     if spectral.rest_frequency is not None:
         _velocities(columns, m, spectral)

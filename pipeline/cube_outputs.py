@@ -25,7 +25,7 @@ def write_cube_outputs(
 ) -> tuple[dict[str, Path], dict[str, Any]]:  # fmt: skip
     """Write everything that was asked for; returns the files by kind and the completed manifest."""
     stem, files, table, manifest = cube.stem, {}, result.table, result.manifest
-    inputs = [cube.path]
+    inputs = [cube.path, *([options.primary_beam] if options.primary_beam else [])]
     parameters = {
         "CUBE": cube.path.name, "MODEL": options.model, "MODELSHA": manifest["model"]["sha256"][:16],
         "PTHRESH": manifest["model"]["threshold"], "SKYSIFT": manifest["versions"]["skysift"],

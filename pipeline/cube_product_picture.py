@@ -139,7 +139,7 @@ def _contours(axis: Axes, cubelet: Cubelet, moments: Moments, beam: tuple[float,
 
 
 def _draw_beam(axis: Axes, beam: tuple[float, float, float]) -> None:
-    major, minor, theta = beam
+    major, minor, theta = beam[:3]
     place = (-0.5 + 0.75 * major, -0.5 + 0.75 * major)
     axis.add_patch(Ellipse(place, major, minor, angle=np.degrees(theta), fc=INK, ec=PAPER, lw=0.8, zorder=5))
 

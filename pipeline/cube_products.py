@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from astropy.table import Table
 
-from pipeline.gaussians import beam_area
 from pipeline.measure_cube import source_mask
 from survey_io.cubelet import Cubelet, cut_cubelet, moment_maps, write_cubelet
 from survey_io.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from pipeline.tasks import Ledger
-    from survey_io.cube import Cube
+    from survey_io.cube import Cube, PixelBeam
     from survey_io.cube_noise import CubeNoise
 
 Arrays = dict[str, np.ndarray]
@@ -103,7 +102,7 @@ def write_products(
         raise OutputError(
             f"{folder}: expected a folder for the sources' products, got: {error.strerror}; give another with -o"
         ) from None
-    beam = cube.plane.beam_pixels()
+    beam = cube.pixel_beam()
 
     def make(row: int) -> Arrays:
         source = _source(table, measured, row)
@@ -116,7 +115,7 @@ def write_products(
 
 
 def make_product(
-    cube: Cube, noise: CubeNoise, beam: tuple[float, float, float], lines: Arrays, row: int, source: Source, start: str
+    cube: Cube, noise: CubeNoise, beam: PixelBeam, lines: Arrays, row: int, source: Source, start: str
 ) -> list[Path]:
     """Make and write one source's products; returns their paths."""
     from pipeline.cube_product_picture import write_product_picture
@@ -157,7 +156,7 @@ def source_cubelet(
     return cut_cubelet(cube, box, voxels, own, rms, name=name)
 
 
-def line_spectrum(cubelet: Cubelet, beam: tuple[float, float, float]) -> Table:
+def line_spectrum(cubelet: Cubelet, beam: PixelBeam) -> Table:
     """Integrated spectrum of a source, one row per channel of its box.
 
     Returns
@@ -168,7 +167,7 @@ def line_spectrum(cubelet: Cubelet, beam: tuple[float, float, float]) -> Table:
         error over the source's outline on the sky in every channel, which also shows what lies beside the line.
     """
     plane, spectral = cubelet.cube.plane, cubelet.cube.spectral
-    area = float(beam_area(beam[0], beam[1]))
+    area = beam.area(cubelet.window[0])
     try:
         unit, scale = "Jy", plane.jansky_per_beam()
     except InputError:

@@ -19,8 +19,20 @@ if TYPE_CHECKING:
 
 # Names are drawn beside this many of the brightest sources; more would hide the picture.
 LABELLED = 25
+# Maps with longer sides than this are binned before they are drawn.
+MOST_PIXELS = 1200
 # Rings are this many times the FWHM of the moment-0 map.
 ELLIPSE = 1.8
+
+
+def _binned(image: np.ndarray) -> tuple[np.ndarray, tuple[float, ...]]:
+    """The highest value of each block of pixels, so that no side is longer than a picture can show; and its extent."""
+    step = [-(-n // MOST_PIXELS) for n in image.shape]
+    pad = [(0, -n % s) for n, s in zip(image.shape, step, strict=True)]
+    filled = np.pad(np.nan_to_num(image, nan=-np.inf), pad, constant_values=-np.inf)
+    ny, nx = filled.shape
+    highest = filled.reshape(ny // step[0], step[0], nx // step[1], step[1]).max(axis=(1, 3))
+    return np.where(np.isneginf(highest), np.nan, highest), (-0.5, nx - 0.5, -0.5, ny - 0.5)
 
 
 def write_cube_quicklook(
@@ -52,9 +64,12 @@ def write_cube_quicklook(
     figure.add_axes(left)
     right = figure.add_axes((0.53, 0.09, 0.37, 0.80))
     for axis, shown in ((left, sky), (right, position_velocity)):
+        shown, extent = _binned(shown)
         finite = shown[np.isfinite(shown)]
         low, high = np.percentile(finite, (5, 99.7)) if finite.size else (0, 1)
-        axis.imshow(shown, origin="lower", cmap="gray", vmin=low, vmax=max(high, low + 1), aspect="auto")
+        axis.imshow(
+            shown, origin="lower", cmap="gray", vmin=low, vmax=max(high, low + 1), aspect="auto", extent=extent
+        )
     left.set_aspect("equal")
     for coordinate, name in zip(left.coords, ("Right ascension", "Declination"), strict=False):
         coordinate.set_axislabel(name, color=MUTED)

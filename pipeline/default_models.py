@@ -26,7 +26,8 @@ def resolve_model(options: DetectOptions, ndim: int) -> DetectOptions:
     reads = get_model(name).ndim
     if reads != ndim:
         fitting = ", ".join(list_models(kind="detector", ndim=ndim))
+        cube = " (a cube has a spectral axis of 2 channels or more)" if reads == 3 else ""
         raise OptionError(
-            f"model {options.model!r} reads {_DATA[reads]}, and these are {_DATA[ndim]}: use one of {fitting}"
+            f"model {options.model!r} reads {_DATA[reads]}, and these are {_DATA[ndim]}{cube}: use one of {fitting}"
         )
     return options

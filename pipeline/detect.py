@@ -103,7 +103,12 @@ def detect(path: str | Path, options: DetectOptions, *, progress: Progress | Non
         from pipeline.detect_cube import detect_cube
 
         return detect_cube(path, options, progress=progress)
-    options = resolve_model(options, 2)
+    try:
+        options = resolve_model(options, 2)
+    except OptionError:
+        # A file that is no cube only because something is wrong with it gets that said.
+        open_image(path, hdu=options.hdu)
+        raise
     if "sdc2" in options.formats:
         raise OptionError(f"{path}: format sdc2 is for cubes, this is an image; use sdc1 or another")
     output = prepare_output(options.output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +98,6 @@ def detect_cube(path: str | Path, options: DetectOptions, *, progress: Progress 
     options = resolve_model(options, 3)
     if "sdc1" in options.formats:
         raise OptionError(f"{path}: format sdc1 is for images, this is a cube; use sdc2 or another")
-    if options.primary_beam is not None:
-        raise OptionError(f"{path}: --primary-beam is for images; a cube's fluxes are not corrected yet")
     output = prepare_output(options.output)
     with contextlib.ExitStack() as stack:
         hasher = stack.enter_context(ThreadPoolExecutor(1))
@@ -128,7 +127,7 @@ def analyse_cube(
     pieces = int(np.prod([-(-n // t) for n, t in zip(cube.shape, (channels, side, side), strict=True)]))
     with threadpool_limits(1, user_api="blas"), open_client(options, pieces) as (client, workers):
         with clock.stage("noise"):
-            noise = estimate_cube_noise(cube.pixels)
+            noise = estimate_cube_noise(cube.pixels, workers=workers)
             _require_noise(cube, noise)
             beam = cube.plane.beam_pixels()
             finder, card = make_cube_finder(
@@ -151,11 +150,11 @@ def analyse_cube(
             found = link_lines(cube.pixels, noise, found, finder.beam_px)
             p_real = found.params.pop("p_real")
         lines = _lines(found)
-        measured = _measure(cube, noise, lines, beam, ledger, client, clock)
+        measured = _measure(cube, noise, lines, ledger, client, clock)
     with clock.stage("catalogue"):
         table = build_cube_catalogue(
             cube, found, measured, p_real=p_real, cosmology=options.cosmology,
-            measured_from=card.get("calibration", {}).get("measured_from"),
+            measured_from=card.get("calibration", {}).get("measured_from"), primary_beam=options.primary_beam,
         )  # fmt: skip
     manifest = _manifest(cube, noise, finder, card, reliability, options, table)
     return CubeAnalysis(table, measured, lines, noise, *maps, manifest, negative.logit)
@@ -187,10 +186,16 @@ def _find(
         pieces = ((i, (cube.pixels, noise, finder, tile, negative)) for i, tile in enumerate(tiles))
         run_stage(stage, find_cube_piece, pieces, ledger, client=client, advance=advance)
     with clock.stage("merge"):
-        parts = list(ledger.get(stage))
-        maps = assemble_maps(cube.shape, tiles, parts)
+        # One piece at a time: of a large cube all their maps together are larger than memory.
         keys = ("centre", "size", "logit", "anchor")
-        kept = [{n: a for n, a in arrays.items() if n in keys or n.startswith("param_")} for _, arrays in parts]
+        kept: list[dict[str, np.ndarray]] = []
+
+        def parts() -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+            for number, arrays in ledger.get(stage):
+                kept.append({n: a for n, a in arrays.items() if n in keys or n.startswith("param_")})
+                yield number, arrays
+
+        maps = assemble_maps(cube.shape, tiles, parts())
         found = suppress_lines(Detections.concatenate([Detections.from_arrays(p) for p in kept]), finder.beam_px)
     return found, maps
 
@@ -205,10 +210,10 @@ def _lines(found: Detections) -> dict[str, np.ndarray]:
 
 
 def _measure(
-    cube: Cube, noise: CubeNoise, sources: dict[str, np.ndarray], beam: tuple[float, float, float],
-    ledger: Ledger, client: Any, clock: Clock,
-) -> dict[str, np.ndarray]:  # fmt: skip
+    cube: Cube, noise: CubeNoise, sources: dict[str, np.ndarray], ledger: Ledger, client: Any, clock: Clock
+) -> dict[str, np.ndarray]:
     """Measurements of all detections, in their order."""
+    beam = cube.pixel_beam()
     count = len(sources["z"])
     batches = [np.arange(i, min(i + MEASURE_BATCH, count)) for i in range(0, max(count, 1), MEASURE_BATCH)]
     with clock.stage("measure", len(batches)) as advance:

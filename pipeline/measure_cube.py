@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from survey_io.columns import Flag
+from survey_io.cube import PixelBeam
 
 __all__ = ["measure_lines", "smooth_snr", "source_mask"]
 
@@ -54,8 +55,8 @@ def measure_lines(
     pixels : CubeSource or ArrayCube
     noise : CubeNoise
     spectral : SpectralAxis
-    beam : (major, minor, theta)
-        FWHM in px, angle of the major axis from +x towards +y in rad.
+    beam : (major, minor, theta) or PixelBeam
+        FWHM in px, angle of the major axis from +x towards +y in rad; areas of the channels' own beams.
     pixel_scale : float
         arcsec.
     sources : dict of ndarray, shape (n,)
@@ -89,7 +90,8 @@ def source_mask(
     size = np.array([sources[f"size_{axis}"][row] for axis in "zyx"], float)
     beam_px = float(np.sqrt(beam[0] * beam[1]))
     half = np.array([max(10.0, WINDOW_EXTENTS * size[0]), *(np.maximum(4 * beam_px, WINDOW_EXTENTS * size[1:]))])
-    others = np.delete(np.arange(len(sources["z"])), row)
+    places = np.stack([sources[axis] for axis in "zyx"], -1).astype(float)
+    extents = np.stack([sources[f"size_{axis}"] for axis in "zyx"], -1).astype(float)
     flags = 0
     for _ in range(GROWTHS):
         low = np.floor(centre - half).astype(int)
@@ -100,7 +102,9 @@ def source_mask(
         voxels -= noise.level(window)
         rms = np.broadcast_to(noise.rms(window), voxels.shape)
         voxels[~(np.isfinite(rms) & np.isfinite(voxels))] = np.nan
-        mask, blends = _mask(voxels, rms, centre - low, size, beam_px, sources, others, low)
+        near = ((places + extents >= low) & (places - extents <= high)).all(axis=1)
+        near[row] = False
+        mask, blends = _mask(voxels, rms, centre - low, size, beam_px, places[near] - low, extents[near])
         if not mask.any():
             break
         touching = [
@@ -142,10 +146,10 @@ def _smoothed(voxels: np.ndarray, rms: np.ndarray, width: int, beam_px: float) -
 
 
 def _mask(
-    voxels: np.ndarray, rms: np.ndarray, centre: np.ndarray, size: np.ndarray, beam_px: float, sources: Arrays,
-    others: np.ndarray, low: np.ndarray,
+    voxels: np.ndarray, rms: np.ndarray, centre: np.ndarray, size: np.ndarray, beam_px: float, places: np.ndarray,
+    extents: np.ndarray,
 ) -> tuple[np.ndarray, int]:  # fmt: skip
-    """Mask of a source within its window, and how many neighbours claim voxels of the window."""
+    """Mask of a source within its window, and how many of the neighbours given claim voxels of the window."""
     width = int(np.clip(size[0] / 3, 3, 9)) | 1
     smooth, spread = _smoothed(voxels, rms, width, beam_px)
     grid = np.ogrid[tuple(slice(0, n) for n in voxels.shape)]
@@ -153,11 +157,7 @@ def _mask(
     near = own < 1.0
     candidate = (smooth > MASK_SIGMA * spread) | near
     claimed = 0
-    for other in others:
-        at = np.array([sources[axis][other] for axis in "zyx"], float) - low
-        extent = np.array([sources[f"size_{axis}"][other] for axis in "zyx"], float)
-        if ((at + extent < 0) | (at - extent > voxels.shape)).any():
-            continue
+    for at, extent in zip(places, extents, strict=True):
         # A voxel belongs to the source that is nearest in units of its own extent.
         nearer = _distance(grid, at, extent) < own
         claimed += bool((candidate & nearer).any() and _distance_between(centre, at, size) < 2)
@@ -171,10 +171,9 @@ def _mask(
     disc = np.hypot(*np.ogrid[-reach : reach + 1, -reach : reach + 1]) <= reach + 0.3
     grown = ndimage.binary_dilation(mask, disc[None])
     grown = ndimage.binary_dilation(grown, np.ones((3, 1, 1), bool))
-    for other in others if claimed else ():
-        at = np.array([sources[axis][other] for axis in "zyx"], float) - low
-        extent = np.array([sources[f"size_{axis}"][other] for axis in "zyx"], float)
-        grown &= _distance(grid, at, extent) >= own
+    if claimed:
+        for at, extent in zip(places, extents, strict=True):
+            grown &= _distance(grid, at, extent) >= own
     return grown, claimed
 
 
@@ -193,6 +192,8 @@ def _measure(
 ) -> dict[str, Any]:  # fmt: skip
     window, voxels, rms, mask, blends, flags = source_mask(pixels, noise, beam, sources, row)
     area = np.pi * beam[0] * beam[1] / (4 * np.log(2))
+    # Where every channel has its own beam, each is summed by its own.
+    areas = PixelBeam(*beam).area(window[0])
     low = np.array([s.start for s in window])
     out: dict[str, Any] = dict.fromkeys(COLUMNS, np.nan)
     flags |= int(Flag.BLENDED) * bool(blends)
@@ -206,11 +207,11 @@ def _measure(
         out[f"{axis}_min"], out[f"{axis}_max"] = int(index.min() + start), int(index.max() + start)
     inside = np.where(mask, np.nan_to_num(voxels), 0.0).astype(float)
     widths = spectral.width(np.arange(window[0].start, window[0].stop))
-    per_channel = inside.sum(axis=(1, 2)) / area
-    count = np.maximum(mask.sum(axis=(1, 2)), np.where(mask.any(axis=(1, 2)), area, 0))
+    per_channel = inside.sum(axis=(1, 2)) / areas
+    count = np.maximum(mask.sum(axis=(1, 2)), np.where(mask.any(axis=(1, 2)), areas, 0))
     usable = mask & np.isfinite(rms)
     channel_rms = np.array([np.median(r[m]) if m.any() else 0.0 for r, m in zip(rms, usable, strict=True)])
-    flux, variance = (per_channel * widths).sum(), (count / area * (channel_rms * widths) ** 2).sum()
+    flux, variance = (per_channel * widths).sum(), (count / areas * (channel_rms * widths) ** 2).sum()
     out["flux"], out["flux_err"] = flux, np.sqrt(variance)
     out["peak"], out["local_rms"] = inside.max(), float(np.median(rms[usable]))
     out["snr"] = snr = flux / max(out["flux_err"], 1e-30)

@@ -196,7 +196,9 @@ class DetectOptions(Options):
         None, description="Beam MAJ, MIN in arcsec FWHM and PA in degrees; null = from the image."
     )
     primary_beam: Path | None = Field(
-        None, description="FITS image of the primary beam's response (1 at its centre); null = no correction."
+        None,
+        description="FITS image of the primary beam's response (1 at its centre), for cubes also a cube of it; "
+        "null = no correction.",
     )
     hdu: Annotated[int | str | None, BeforeValidator(_hdu)] = Field(
         None, description="Extension to read, by number from 0 or by name; null = the first with an image."

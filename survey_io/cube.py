@@ -6,7 +6,7 @@ import os
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from astropy import units as u
@@ -31,7 +31,7 @@ from .pixels import PixelSource, to_float32
 from .scratch import scratch_copy
 from .spectral import SpectralAxis, read_spectral_axis, spectral_axis_number
 
-__all__ = ["Cube", "CubeSource", "is_cube", "open_cube"]
+__all__ = ["Cube", "CubeSource", "PixelBeam", "is_cube", "open_cube"]
 
 Window3 = tuple[slice, slice, slice]
 
@@ -69,13 +69,15 @@ class CubeSource:
     blank: int | None = None
     scratch: bool = False
 
-    def read(self, window: Window3 | None = None) -> np.ndarray:
+    def read(self, window: Window3 | None = None, *, every: int = 1) -> np.ndarray:
         """Copy a window of the cube into memory.
 
         Parameters
         ----------
         window : (slice, slice, slice), optional
             Channels, rows and columns, step 1. It may reach outside the cube. None reads everything.
+        every : int
+            Read only each so-manieth channel of the window, which must then lie within the cube.
 
         Returns
         -------
@@ -89,6 +91,8 @@ class CubeSource:
         """
         spans = [slice(0, n) for n in self.shape] if window is None else window
         sides = tuple(max(s.stop - s.start, 0) for s in spans)
+        if every > 1:
+            return self._read_inside(*spans, every)
         inside = [slice(max(s.start, 0), min(s.stop, n)) for s, n in zip(spans, self.shape, strict=True)]
         if min(sides) == 0 or any(s.start >= s.stop for s in inside):
             return np.full(sides, np.nan, np.float32)
@@ -99,11 +103,11 @@ class CubeSource:
         padded[tuple(slice(i.start - s.start, i.stop - s.start) for i, s in zip(inside, spans, strict=True))] = values
         return padded
 
-    def _read_inside(self, channels: slice, rows: slice, columns: slice) -> np.ndarray:
+    def _read_inside(self, channels: slice, rows: slice, columns: slice, every: int = 1) -> np.ndarray:
         dtype = np.dtype(self.dtype)
-        nx, count = self.shape[2], channels.stop - channels.start
+        nx, count, step = self.shape[2], -(-(channels.stop - channels.start) // every), every * self.channel_step
         first = channels.start * self.channel_step + rows.start * nx
-        needed = (count - 1) * self.channel_step + (rows.stop - rows.start) * nx
+        needed = (count - 1) * step + (rows.stop - rows.start) * nx
         try:
             # The map lives as long as this call: one that stays open grows the resident set to the file's size.
             flat = np.memmap(
@@ -119,7 +123,7 @@ class CubeSource:
         stored = np.lib.stride_tricks.as_strided(
             flat[columns.start :],
             shape=(count, rows.stop - rows.start, columns.stop - columns.start),
-            strides=(self.channel_step * size, nx * size, size),
+            strides=(step * size, nx * size, size),
             writeable=False,
         )
         return to_float32(stored, scale=self.scale, zero=self.zero, blank=self.blank)
@@ -131,6 +135,31 @@ class CubeSource:
             self.offset + channel * self.channel_step * np.dtype(self.dtype).itemsize,
             self.scale, self.zero, self.blank, self.scratch,
         )  # fmt: skip
+
+
+class PixelBeam(NamedTuple):
+    """A cube's beam in pixels.
+
+    Attributes
+    ----------
+    major, minor : float
+        FWHM, px.
+    theta : float
+        From +x towards +y, rad.
+    areas : ndarray of shape (nchan,) or None
+        Solid angle of each channel's own beam, px; None where all are alike.
+    """
+
+    major: float
+    minor: float
+    theta: float
+    areas: np.ndarray | None = None
+
+    def area(self, channels: slice) -> Any:
+        """Solid angle in px: one number, or one for each of the channels."""
+        if self.areas is None:
+            return np.pi / (4 * np.log(2)) * self.major * self.minor
+        return self.areas[channels]
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +196,21 @@ class Cube:
     def stem(self) -> str:
         """File name without its endings: the start of every output's name."""
         return self.plane.stem
+
+    def pixel_beam(self) -> PixelBeam:
+        """The beam in pixels, with the areas of the channels' own beams where there are such.
+
+        Raises
+        ------
+        InputError
+            When the cube has no beam.
+        """
+        major, minor, theta = self.plane.beam_pixels()
+        if self.beams is None:
+            return PixelBeam(major, minor, theta)
+        middle = self.plane.beam
+        shares = np.array([beam.major * beam.minor for beam in self.beams]) / (middle.major * middle.minor)
+        return PixelBeam(major, minor, theta, np.pi / (4 * np.log(2)) * major * minor * shares)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ line of sight, taken off only where it is significant: elsewhere it would only a
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +19,9 @@ __all__ = ["ArrayCube", "CubeNoise", "estimate_cube_noise"]
 Window3 = tuple[slice, slice, slice]
 
 HALF_NORMAL = 0.6744898
-# Voxels read at a time, and looked at per channel.
-SLAB_VOXELS = 24_000_000
-SAMPLES = 12_000
+# Voxels read at a time by each thread, and looked at per channel and per line of sight.
+SLAB_VOXELS = 4_000_000
+SAMPLES, SIGHT_SAMPLES = 12_000, 512
 # A channel this much noisier than its surroundings is interference.
 RFI_RATIO, RFI_SPAN = 2.0, 31
 # Fewer channels than this cannot tell continuum from a line.
@@ -41,10 +42,12 @@ class ArrayCube:
     def shape(self) -> tuple[int, int, int]:
         return self.array.shape
 
-    def read(self, window: Window3 | None = None) -> np.ndarray:
-        """A float32 copy of a window, NaN outside the array."""
+    def read(self, window: Window3 | None = None, *, every: int = 1) -> np.ndarray:
+        """A float32 copy of a window, NaN outside the array; of each ``every``-th channel."""
         if window is None:
-            return np.array(self.array, np.float32)
+            return np.array(self.array[::every], np.float32)
+        if every > 1:
+            return np.array(self.array[window][::every], np.float32)
         out = np.full([s.stop - s.start for s in window], np.nan, np.float32)
         inside = [slice(max(s.start, 0), max(min(s.stop, n), 0)) for s, n in zip(window, self.array.shape, strict=True)]
         if all(s.start < s.stop for s in inside):
@@ -113,12 +116,14 @@ def _clipped(span: slice, size: int) -> np.ndarray:
     return np.clip(np.arange(span.start, span.stop), 0, size - 1)
 
 
-def estimate_cube_noise(pixels: Any) -> CubeNoise:
-    """Estimate the noise of a cube, reading it twice in slabs of bounded size.
+def estimate_cube_noise(pixels: Any, *, workers: int = 1) -> CubeNoise:
+    """Estimate the noise of a cube from samples of it, read in slabs of bounded size.
 
     Parameters
     ----------
     pixels : CubeSource or ArrayCube
+    workers : int
+        Threads, each with a slab of its own.
 
     Returns
     -------
@@ -126,24 +131,35 @@ def estimate_cube_noise(pixels: Any) -> CubeNoise:
         Its numbers depend on the cube only, not on how it is tiled later.
     """
     nchan, ny, nx = pixels.shape
-    continuum, spread = _sights(pixels)
-    rms = np.full(nchan, np.nan, np.float32)
-    # Bands of rows, evenly spread, hold enough voxels of each channel.
-    rows = max(1, min(ny, -(-SAMPLES // nx)))
-    bands = np.unique(np.linspace(0, ny - rows, min(8, ny // rows)).astype(int))
-    rows = max(1, -(-rows // len(bands)))
-    step = max(1, SLAB_VOXELS // (ny * nx))
-    for first in range(0, nchan, step):
-        last = min(first + step, nchan)
-        parts = [pixels.read((slice(first, last), slice(b, min(b + rows, ny)), slice(0, nx))) for b in bands]
-        parts = [p - continuum[b : b + p.shape[1]][None] for p, b in zip(parts, bands, strict=True)]
-        sample = np.concatenate([p.reshape(last - first, -1) for p in parts], axis=1)
-        rms[first:last] = [_negative_rms(channel) for channel in sample]
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        continuum, spread = _sights(pixels, pool)
+        rms = _channels(pixels, continuum, pool)
     rms[~(rms > 0)] = np.nan
     rfi = _noisy_channels(rms)
     rms[rfi] = np.nan
     relative, bad = _relative_map(spread, flag=nchan >= CONTINUUM_CHANNELS)
     return CubeNoise(rms, relative, continuum, int(rfi.sum()), bad)
+
+
+def _channels(pixels: Any, continuum: np.ndarray, pool: ThreadPoolExecutor) -> np.ndarray:
+    """rms of each channel, float32 (nchan,)."""
+    nchan, ny, nx = pixels.shape
+    rms = np.full(nchan, np.nan, np.float32)
+    # Bands of rows, evenly spread, hold enough voxels of each channel.
+    rows = max(1, min(ny, -(-SAMPLES // nx)))
+    bands = np.unique(np.linspace(0, ny - rows, min(8, ny // rows)).astype(int))
+    rows = max(1, -(-rows // len(bands)))
+    step = max(1, SLAB_VOXELS // (rows * len(bands) * nx))
+
+    def measure(first: int) -> None:
+        last = min(first + step, nchan)
+        parts = [pixels.read((slice(first, last), slice(b, min(b + rows, ny)), slice(0, nx))) for b in bands]
+        parts = [p - continuum[b : b + p.shape[1]][None] for p, b in zip(parts, bands, strict=True)]
+        sample = np.concatenate([p.reshape(last - first, -1) for p in parts], axis=1)
+        rms[first:last] = [_negative_rms(channel) for channel in sample]
+
+    list(pool.map(measure, range(0, nchan, step)))
+    return rms
 
 
 def _negative_rms(values: np.ndarray) -> float:
@@ -167,44 +183,64 @@ def _noisy_channels(rms: np.ndarray) -> np.ndarray:
     return finite & (rms > RFI_RATIO * typical)
 
 
-def _sights(pixels: Any) -> tuple[np.ndarray, np.ndarray]:
+def _sights(pixels: Any, pool: ThreadPoolExecutor) -> tuple[np.ndarray, np.ndarray]:
     """Significant continuum and spread (MAD) along each line of sight, (ny, nx) both; spread NaN where blank."""
     nchan, ny, nx = pixels.shape
     continuum, spread = np.zeros((ny, nx), np.float32), np.full((ny, nx), np.nan, np.float32)
-    step = max(1, SLAB_VOXELS // (nchan * nx))
-    for first in range(0, ny, step):
+    # Medians of that many channels are enough for a map that is smoothed anyway.
+    every = max(1, nchan // SIGHT_SAMPLES)
+    step = max(1, SLAB_VOXELS // (-(-nchan // every) * nx))
+
+    def measure(first: int) -> None:
         last = min(first + step, ny)
-        slab = pixels.read((slice(0, nchan), slice(first, last), slice(0, nx)))
-        # Medians of up to 512 channels are enough for a map that is smoothed anyway.
-        slab = slab[:: max(1, nchan // 512)]
+        slab = pixels.read((slice(0, nchan), slice(first, last), slice(0, nx)), every=every)
         centre, scatter = _median_and_scatter(slab)
         if nchan >= CONTINUUM_CHANNELS:
             error = 1.2533 * scatter / np.sqrt(len(slab))
             with np.errstate(invalid="ignore"):
                 continuum[first:last] = np.where(np.abs(centre) > CONTINUUM_SIGMA * error, centre, 0)
         spread[first:last] = scatter
+
+    list(pool.map(measure, range(0, ny, step)))
     return continuum, spread
 
 
 def _median_and_scatter(slab: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    shape = slab.shape[1:]
+    """Upper median along the channels and 1.48 times the median distance from it; NaN where nearly all are blank."""
+    shape, least = slab.shape[1:], max(5, len(slab) // 10)
     columns = np.ascontiguousarray(slab.reshape(len(slab), -1).T)
     blank = np.isnan(columns)
-    count = (~blank).sum(axis=1)
-    whole = count == len(slab)
+    if blank.any():
+        # Channels that are blank throughout would send every line of sight the long way.
+        kept = ~blank.all(axis=0)
+        columns, blank = np.ascontiguousarray(columns[:, kept]), blank[:, kept]
+    count = columns.shape[1] - np.count_nonzero(blank, axis=1)
     centre = np.full(len(columns), np.nan, np.float32)
     scatter = centre.copy()
-    middle = len(slab) // 2
-    if whole.any():
-        part = columns[whole]
-        centre[whole] = np.partition(part, middle, axis=1)[:, middle]
-        part = np.abs(part - centre[whole][:, None])
-        scatter[whole] = np.partition(part, middle, axis=1)[:, middle] / HALF_NORMAL
-    some = ~whole & (count >= max(5, len(slab) // 10))
+    enough = count >= least
+    whole = enough & (count == columns.shape[1])
+    if whole.all():
+        centre, scatter = _whole_medians(columns)
+    elif whole.any():
+        centre[whole], scatter[whole] = _whole_medians(columns[whole])
+    some = enough & ~whole
     if some.any():
-        centre[some] = np.nanmedian(columns[some], axis=1)
-        scatter[some] = np.nanmedian(np.abs(columns[some] - centre[some][:, None]), axis=1) / HALF_NORMAL
+        part, rows, middle = np.sort(columns[some], axis=1), np.arange(some.sum()), count[some] // 2
+        centre[some] = part[rows, middle]
+        part = np.sort(np.abs(part - centre[some][:, None]), axis=1)
+        scatter[some] = part[rows, middle] / HALF_NORMAL
     return centre.reshape(shape), scatter.reshape(shape)
+
+
+def _whole_medians(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of rows without blanks; the rows are overwritten."""
+    middle = columns.shape[1] // 2
+    columns.partition(middle, axis=1)
+    centre = columns[:, middle].copy()
+    columns -= centre[:, None]
+    np.abs(columns, out=columns)
+    columns.partition(middle, axis=1)
+    return centre, columns[:, middle] / np.float32(HALF_NORMAL)
 
 
 def _relative_map(spread: np.ndarray, *, flag: bool) -> tuple[np.ndarray, int]:

@@ -25,6 +25,7 @@ from .headers import header_beam, header_frequency, header_unit, option_beam
 from .observation import Beam, Observation
 from .pixels import PixelSource, to_float32
 from .scratch import decompressor, scratch_copy, unpack_stream
+from .spectral import with_spelled_units
 
 __all__ = ["open_image"]
 
@@ -203,7 +204,7 @@ def _celestial_wcs(hdu: Any, hdus: fits.HDUList) -> tuple[WCS | None, str]:
     if not 2 <= naxis <= 4:
         return None, f"has {naxis} {'axis' if naxis == 1 else 'axes'}"
     try:
-        wcs = WCS(header, fobj=hdus)
+        wcs = WCS(with_spelled_units(header), fobj=hdus)
     except Exception as error:  # wcslib's errors share no base class
         return None, f"has a WCS that cannot be read ({_one_line(error)})"
     if min(wcs.wcs.lng, wcs.wcs.lat) < 0:
@@ -232,7 +233,7 @@ def _plane(path: Path, index: int, header: fits.Header, wcs: WCS) -> tuple[tuple
         )
         raise InputError(
             f"{path}[{index}]: expected an image of one plane, got a cube ({names}); cut one plane "
-            f"out of it, or average it",
+            f"out of it, or name its spectral axis in CTYPE (FREQ, VRAD, VOPT, VELO, WAVE)",
             path=str(path),
             shape=tuple(lengths[::-1]),
         )
@@ -251,7 +252,7 @@ def _celestial(header: fits.Header, wcs: WCS, hdus: fits.HDUList) -> WCS:
         matrix = wcs.wcs.get_cdelt()[:, None] * wcs.wcs.get_pc()
         shift = matrix[np.ix_(sky, other)] @ (1.0 - wcs.wcs.crpix[other])
         reference = wcs.wcs.crpix[sky] - np.linalg.solve(matrix[np.ix_(sky, sky)], shift)
-        separate = header.copy()
+        separate = with_spelled_units(header).copy()
         for axis, value in zip(sky, reference, strict=True):
             separate[f"CRPIX{axis + 1}"] = value
         for key in list(separate):

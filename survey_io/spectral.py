@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .errors import InputError
 
-__all__ = ["HI_REST_FREQUENCY", "SpectralAxis", "read_spectral_axis", "spectral_axis_number"]
+__all__ = ["HI_REST_FREQUENCY", "SpectralAxis", "read_spectral_axis", "spectral_axis_number", "with_spelled_units"]
 
 HI_REST_FREQUENCY = 1420405751.768
 LIGHT = constants.c.to_value(u.km / u.s)
@@ -148,6 +148,21 @@ def spectral_axis_number(header: Header) -> int | None:
     return None
 
 
+def with_spelled_units(header: Header) -> Header:
+    """The header with the spectral axis's unit spelled as FITS has it.
+
+    The coordinate library takes GIPSY's and AIPS's "M/S" for mega-something per siemens and refuses the whole header.
+    """
+    axis = spectral_axis_number(header)
+    unit = str(header.get(f"CUNIT{axis}", "")).strip()
+    spelled = _SPELLED.get(unit.lower(), unit)
+    if axis is None or spelled == unit:
+        return header
+    header = header.copy()
+    header[f"CUNIT{axis}"] = spelled
+    return header
+
+
 def read_spectral_axis(
     header: Header, axis: int, *, rest_frequency: float | None = None, name: str = ""
 ) -> tuple[SpectralAxis, list[str]]:
@@ -252,7 +267,7 @@ def _rest_frequency(
             return rest, None
     if kind == "FREQ" and 2e8 < value < 1.43e9:
         return HI_REST_FREQUENCY, "no rest frequency in the header: taken as HI, 1420.405751768 MHz"
-    return None, None
+    return None, "no rest frequency in the header: no velocities and redshifts without --rest-frequency"
 
 
 def _number(value: Any) -> float | None:

@@ -117,6 +117,9 @@ def show_outcome(outcome: Outcome) -> None:
     what = "Mvoxel" if len(result.manifest.get("input", {}).get("shape", ())) == 3 else "Mpix"
     rate = "" if speed is None else f", {speed / 1e6:.3g} {what}/s"
     print(f"{outcome.path}: {count} source{'' if count == 1 else 's'} in {outcome.seconds:.1f} s{rate}")
+    if what == "Mvoxel":
+        for note in result.manifest["input"].get("notes", ()):
+            print(f"  note: {note}")
     for path in result.files.values():
         print(f"  {path}", flush=True)
 

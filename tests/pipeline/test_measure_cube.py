@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from astropy.io import fits
 
 from models.detections import Detections
 from pipeline.cube_catalogue import build_cube_catalogue
@@ -75,6 +76,27 @@ def test_catalogue_on_the_sky(measured):
     assert per_hz == pytest.approx(299792.458 * 1420405751.768 / np.asarray(table["frequency"]) ** 2, rel=1e-6)
     again = build_cube_catalogue(cube, found, m, p_real=np.ones(n))
     assert np.isnan(again["hi_mass"]).all()
+    assert (again["pb_gain"] == 1).all()
+
+
+def test_fluxes_are_divided_by_the_primary_beam(measured, tmp_path):
+    cube, truth, m = measured
+    n = len(truth)
+    found = Detections(
+        np.stack([m["z"], m["y"], m["x"]], -1), np.ones((n, 3), np.float32), np.zeros(n, np.float32),
+        np.zeros((n, 3), np.int64), {},
+    )  # fmt: skip
+    y, x = np.mgrid[: cube.shape[1], : cube.shape[2]]
+    header = cube.plane.wcs.to_header()
+    fits.PrimaryHDU((0.1 + 0.8 * x / x.max()).astype(np.float32), header).writeto(tmp_path / "pb.fits")
+    plain = build_cube_catalogue(cube, found, m, p_real=np.ones(n))
+    table = build_cube_catalogue(cube, found, m, p_real=np.ones(n), primary_beam=tmp_path / "pb.fits")
+    gain = 0.1 + 0.8 * m["x"] / x.max()
+    assert np.asarray(table["pb_gain"]) == pytest.approx(gain, rel=1e-3)
+    for name in ("line_flux", "line_flux_err", "line_flux_kms", "peak_flux", "local_rms"):
+        assert np.asarray(table[name]) == pytest.approx(np.asarray(plain[name]) / gain, rel=1e-3), name
+    assert np.array_equal(table["snr"], plain["snr"])
+    assert np.array_equal((table["flags"] & Flag.LOW_PRIMARY_BEAM) > 0, gain < 0.2)
 
 
 def test_a_source_depends_on_nothing_but_itself_and_its_neighbours(measured):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from pipeline.primary_beam import primary_beam_gain
+from pipeline.primary_beam import line_beam_gain, primary_beam_gain
 from survey_io import InputError, open_image
 from survey_io.simulate.continuum import simulate_continuum
 
@@ -75,3 +75,19 @@ def test_an_image_of_sources_is_no_primary_beam(tmp_path):
     fits.writeto(path, np.abs(sim.image), sim.header)
     with pytest.raises(InputError, match="about 1 at its centre"):
         primary_beam_gain(path, np.array([0.0]), np.array([-30.0]))
+
+
+def test_a_cube_of_the_response_gives_each_line_that_of_its_channel(write_image, tmp_path) -> None:
+    path = write_image(response())
+    ra, dec = positions(path, [50, 20, 70], [40, 30, 55])
+    flat = primary_beam_gain(path, ra, dec)
+    assert line_beam_gain(path, ra, dec, np.array([1.3e9, 1.31e9, 1.5e9])) == pytest.approx(flat)
+    header = fits.getheader(path)
+    header["WCSAXES"] = 3
+    header.update({"CTYPE3": "FREQ", "CRVAL3": 1.30e9, "CRPIX3": 1.0, "CDELT3": 1e7, "CUNIT3": "Hz"})
+    shares = np.array([1.0, 0.9, 0.8], np.float32)
+    fits.PrimaryHDU(response()[None] * shares[:, None, None], header).writeto(tmp_path / "cube.fits")
+    got = line_beam_gain(tmp_path / "cube.fits", ra, dec, np.array([1.319e9, 1.301e9, 1.311e9]))
+    assert got == pytest.approx(flat * shares[[2, 0, 1]], rel=1e-5)
+    with pytest.raises(InputError, match="miss 1 of 3 sources"):
+        line_beam_gain(tmp_path / "cube.fits", ra, dec, np.array([1.30e9, 1.31e9, 1.36e9]))
