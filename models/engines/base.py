@@ -55,7 +55,7 @@ class Engine(Protocol):
         Returns
         -------
         np.ndarray
-            (B, channels, H / stride, W / stride) float32, owned by the caller.
+            (B, channels, H / stride, W / stride) float32, owned by the caller, in whichever memory order.
         """
         ...
 

