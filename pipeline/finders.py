@@ -72,7 +72,9 @@ class NetworkFinder:
     def find(self, snr: np.ndarray) -> list[Detections]:
         from models.yolo.candidates import find_candidates
 
-        image = np.nan_to_num(snr, nan=0.0, posinf=0.0, neginf=0.0)[:, None]
+        # One sum tells whether anything is blank: most tiles need no copy.
+        blank = not np.isfinite(snr.sum())
+        image = (np.nan_to_num(snr, nan=0.0, posinf=0.0, neginf=0.0) if blank else snr)[:, None]
         raw = self.engine(image, np.repeat(self.vector[None], len(snr), axis=0))
         low = math.log(MIN_PROBABILITY / (1 - MIN_PROBABILITY))
         found = []

@@ -12,6 +12,7 @@ Parameters are rows (peak in units of the local rms, u, v, s, h1, h2).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,13 +71,19 @@ class Grid:
     @classmethod
     def within(cls, frame: BeamFrame, radius: float) -> Grid:
         """Grid of all pixels within `radius` of the centre."""
-        reach = int(np.ceil(radius * np.linalg.norm(frame.to_pixels, 2)))
-        dy, dx = (axis.ravel() for axis in np.mgrid[-reach : reach + 1, -reach : reach + 1])
-        u, v = frame.from_pixels @ np.stack([dx, dy]).astype(float)
-        keep = u * u + v * v <= radius * radius
-        u, v = u[keep], v[keep]
-        monomials = np.stack([u**p * v**q for p, q in _POWERS]).astype(np.float32)
-        return cls(dy[keep], dx[keep], monomials, radius)
+        return _grid((frame.major, frame.minor, frame.theta), radius)
+
+
+@lru_cache(maxsize=64)
+def _grid(beam: tuple[float, float, float], radius: float) -> Grid:
+    frame = BeamFrame(beam)
+    reach = int(np.ceil(radius * np.linalg.norm(frame.to_pixels, 2)))
+    dy, dx = (axis.ravel() for axis in np.mgrid[-reach : reach + 1, -reach : reach + 1])
+    u, v = frame.from_pixels @ np.stack([dx, dy]).astype(float)
+    keep = u * u + v * v <= radius * radius
+    u, v = u[keep], v[keep]
+    monomials = np.stack([u**p * v**q for p, q in _POWERS]).astype(np.float32)
+    return Grid(dy[keep], dx[keep], monomials, radius)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,10 @@ class Stack:
     grid: Grid
     data: Pixels
     weight: Pixels
+
+    def columns(self, chosen: NDArray[np.int64]) -> Stack:
+        """Those of some sources."""
+        return Stack(self.grid, self.data.take(chosen, axis=1), self.weight.take(chosen, axis=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +122,17 @@ class Limits:
     precision: Array
     largest: float
     free: NDArray[np.bool_]
+
+    def columns(self, chosen: NDArray[np.int64]) -> Limits:
+        """Those of some sources."""
+        return Limits(
+            centre=self.centre[:, chosen],
+            shift=self.shift[chosen],
+            shape=self.shape[:, chosen],
+            precision=self.precision[:, chosen],
+            largest=self.largest,
+            free=self.free[:, chosen],
+        )
 
 
 def whole_blocks(chosen: NDArray[np.int64]) -> NDArray[np.int64]:

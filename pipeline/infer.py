@@ -22,6 +22,7 @@ Arrays = dict[str, np.ndarray]
 # detections at the lowest score kept, at no more than a quarter of a large image's search.
 NEGATIVE_BLOCK = 512
 NEGATIVE_PIXELS = 2_500_000
+STRIP_ROWS = 64
 
 
 def background_piece(pixels: Any, first: int, last: int, mesh: int, step: int) -> Arrays:
@@ -32,26 +33,43 @@ def background_piece(pixels: Any, first: int, last: int, mesh: int, step: int) -
 
 def read_snr(pixels: Any, background: BackgroundMap, window: tuple[slice, slice]) -> np.ndarray:
     """S/N of a window, float32; NaN where blank, outside the image, or without a noise estimate."""
-    image = pixels.read(window)
-    level, rms = background.sample(window)
-    image -= level
+    return read_level(pixels, background, window)[0]
+
+
+def read_level(
+    pixels: Any, background: BackgroundMap, window: tuple[slice, slice], *, in_sigma: bool = True
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """A window without its background, over the rms or, with ``in_sigma`` false, in the image's unit beside the rms."""
+    rows, columns = window
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    image = np.empty((height, width), np.float32)
+    noise = None if in_sigma else np.empty((height, width), np.float32)
     with np.errstate(divide="ignore", invalid="ignore"):
-        image /= rms
-    return image
+        # In strips that stay in a core's cache from reading to division.
+        for first in range(0, height, STRIP_ROWS):
+            part = slice(first, min(first + STRIP_ROWS, height))
+            strip = (slice(rows.start + part.start, rows.start + part.stop), columns)
+            level, rms = background.sample(strip)
+            values = np.subtract(pixels.read(strip), level, out=image[part])
+            if noise is None:
+                np.divide(values, rms, out=values)
+            else:
+                noise[part] = rms
+    return image, noise
 
 
 def find_piece(
     pixels: Any, background: BackgroundMap, finder: FinderSpec, tiles: list[Tile], negative: bool = False
 ) -> Arrays:
     """Candidates whose anchors the tiles own, in image pixels."""
-    snr = np.stack([read_snr(pixels, background, tile.full) for tile in tiles])
-    if np.isnan(snr).all():
-        return {**Detections.empty(2).to_arrays(), "blank": np.array([s.size for s in snr])}
+    snr = np.empty((len(tiles), *(s.stop - s.start for s in tiles[0].full)), np.float32)
+    for window, tile in zip(snr, tiles, strict=True):
+        window[:] = read_snr(pixels, background, tile.full)
+    if np.isnan(snr[:, ::16, ::16]).all() and np.isnan(snr).all():
+        return Detections.empty(2).to_arrays()
     found = finder.find(snr, negative=negative)
     parts = [owned(part.shifted(tile.origin), tile.core) for part, tile in zip(found, tiles, strict=True)]
-    arrays = Detections.concatenate(parts).to_arrays()
-    arrays["blank"] = np.array([np.isnan(s).sum() for s in snr])
-    return arrays
+    return Detections.concatenate(parts).to_arrays()
 
 
 def group_tiles(tiles: list[Tile], batch: int) -> list[list[Tile]]:
@@ -67,7 +85,7 @@ def negative_tiles(shape: tuple[int, int], finder: FinderSpec) -> tuple[list[Til
 
     They depend on the image's shape only, so that probabilities do not depend on the tiling.
     """
-    tiles = plan_tiles(shape, tile=NEGATIVE_BLOCK, halo=finder.halo, stride=finder.stride)
+    tiles = plan_tiles(shape, tile=NEGATIVE_BLOCK, halo=finder.halo, stride=finder.stride, even=True)
     count = max(1, min(len(tiles), NEGATIVE_PIXELS // NEGATIVE_BLOCK**2))
     chosen = [tiles[int((i + 0.5) * len(tiles) / count)] for i in range(count)]
     area = sum(int(np.prod([s.stop - s.start for s in tile.core])) for tile in chosen)
@@ -83,9 +101,7 @@ def measure_piece(
     shape: tuple[int, int],
 ) -> Arrays:
     """Measurements of the owned sources of a window, by `measure_sources`; ``index`` tells which they are."""
-    image = pixels.read(window)
-    level, rms = background.sample(window)
-    image -= level
+    image, rms = read_level(pixels, background, window, in_sigma=False)
     index = sources.pop("index")
     measured = measure_sources(
         image, rms, sources, origin=(window[0].start, window[1].start), beam=beam, shape=shape

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from astropy.table import Table
 
 from pipeline.options import DetectOptions
-from pipeline.tasks import Ledger, local_client, remote_client
+from pipeline.tasks import Ledger, Threads, local_workers, remote_client
 from survey_io import Observation, OptionError
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def version(package: str) -> str:
 
 @contextlib.contextmanager
 def open_client(options: DetectOptions, pieces: int) -> Iterator[tuple[Any, int]]:
-    """A Dask client, or None where the work is too small for one, and the cores that a network may use."""
+    """Threads, a Dask client, or None where the work is too small for them; and the cores that a network may use."""
     if options.cluster is not None:
         if "://" not in options.cluster:
             raise OptionError(
@@ -126,7 +126,7 @@ def open_client(options: DetectOptions, pieces: int) -> Iterator[tuple[Any, int]
             yield client, 1
         return
     workers = options.workers or os.cpu_count() or 1
-    with local_client(min(workers, pieces)) as client:
+    with local_workers(Threads, min(workers, pieces)) as client:
         yield client, workers
 
 

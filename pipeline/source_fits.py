@@ -307,19 +307,10 @@ def _fit_held(
     stack: Stack, guess: Array, limits: Limits, chosen: Indices, held: slice, iterations: int
 ) -> tuple[Array, NDArray[np.bool_]]:
     """Fit some sources of a stack again from their guesses, with some parameters held there."""
-    some = Stack(stack.grid, stack.data[:, chosen], stack.weight[:, chosen])
-    free = np.ones((6, chosen.size), bool)
-    free[held] = False
+    some, narrower = stack.columns(chosen), limits.columns(chosen)
+    narrower.free[held] = False
     state = guess[:, chosen]
     state[0] = np.maximum(linear_peak(some, state), 0.5)
-    narrower = Limits(
-        centre=limits.centre[:, chosen],
-        shift=limits.shift[chosen],
-        shape=limits.shape[:, chosen],
-        precision=limits.precision[:, chosen],
-        largest=limits.largest,
-        free=free,
-    )
     return fit(some, state, narrower, iterations=iterations)
 
 

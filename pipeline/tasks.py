@@ -1,4 +1,4 @@
-"""Many small pieces of work: serially or on Dask in a bounded window, each finished piece in a ledger.
+"""Many small pieces of work: here, in threads, in processes or on Dask, each finished piece in a ledger.
 
 A kill at any moment loses at most the pieces under way: what the ledger holds is not done again.
 """
@@ -6,16 +6,26 @@ A kill at any moment loses at most the pieces under way: what the ledger holds i
 from __future__ import annotations
 
 import io
+import os
+import pickle
+import queue
+import signal
 import sqlite3
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import numpy as np
 
 from survey_io.errors import OutputError, SkysiftError
+from survey_io.memory import keep_freed_memory
 
 # Pieces in flight per worker: enough to keep workers busy, few enough to bound memory.
 WINDOW_PER_WORKER = 3
@@ -82,25 +92,134 @@ class Ledger:
                 Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
 
+Piece = tuple[int, tuple]
+
+
+class Threads:
+    """Workers of this process: for work that mostly waits for a network."""
+
+    def __init__(self, workers: int):
+        self.workers = workers
+        self._pool = ThreadPoolExecutor(workers)
+
+    def results(self, function: Callable[..., Arrays], todo: Iterator[Piece]) -> Iterator[tuple[int, Arrays]]:
+        """Finished pieces as they come, a bounded number of others under way."""
+        waiting: dict[Future[Arrays], int] = {}
+        try:
+            while True:
+                for number, arguments in islice(todo, WINDOW_PER_WORKER * self.workers - len(waiting)):
+                    waiting[self._pool.submit(function, *arguments)] = number
+                if not waiting:
+                    return
+                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield waiting.pop(future), future.result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def close(self) -> None:
+        """Wait for what is under way and end."""
+        self._pool.shutdown()
+
+
+class Processes:
+    """This process and helpers beside it: for many small numpy calls, which in threads wait for each other.
+
+    Helpers are interpreters of their own that take pickled pieces from a pipe: nothing is forked from a process with
+    threads, and no script is imported a second time. They end with their pipe, however the parent ended.
+    """
+
+    def __init__(self, workers: int):
+        code = f"import sys; sys.path[:] = {sys.path!r}; from pipeline.tasks import serve; serve()"
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        self._helpers = [
+            subprocess.Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE, env=environment)
+            for _ in range(workers - 1)
+        ]
+
+    def results(self, function: Callable[..., Arrays], todo: Iterator[Piece]) -> Iterator[tuple[int, Arrays]]:
+        """Finished pieces as they come; this process works on some of them itself."""
+        lock, answers = threading.Lock(), queue.SimpleQueue()
+
+        def take() -> Piece | None:
+            with lock:
+                return next(todo, None)
+
+        def feed(helper: subprocess.Popen) -> None:
+            try:
+                while (piece := take()) is not None:
+                    pickle.dump((function, piece[1]), helper.stdin, protocol=5)
+                    helper.stdin.flush()
+                    answers.put((piece[0], pickle.load(helper.stdout)))
+                answers.put(None)
+            except (OSError, EOFError, pickle.PickleError) as error:
+                answers.put(SkysiftError(f"a helper process ended early ({error!r}; out of memory?): use --workers 1"))
+
+        feeders = [threading.Thread(target=feed, args=(h,), daemon=True) for h in self._helpers]
+        for feeder in feeders:
+            feeder.start()
+        left = len(feeders)
+        while True:
+            piece = take()
+            if piece is not None:
+                yield piece[0], function(*piece[1])
+            while left and (piece is None or not answers.empty()):
+                answer = answers.get()
+                if answer is None:
+                    left -= 1
+                    continue
+                if isinstance(answer, Exception):
+                    raise answer
+                if isinstance(answer[1], Exception):
+                    raise answer[1]
+                yield answer
+            if piece is None:
+                return
+
+    def close(self) -> None:
+        """End the helpers."""
+        for helper in self._helpers:
+            # Before its pipes are closed: closing one waits for a thread that reads from it.
+            helper.kill()
+            helper.wait()
+            helper.stdout.close()
+            with suppress(OSError):
+                helper.stdin.close()
+
+
+def serve() -> None:
+    """Work of a helper process: pieces from standard input, their results to standard output, until that closes."""
+    # The terminal's interrupt reaches the parent too, which ends this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_freed_memory()
+    source, target = sys.stdin.buffer, sys.stdout.buffer
+    # What a library prints must not get among the results.
+    sys.stdout = sys.stderr
+    while True:
+        try:
+            function, arguments = pickle.load(source)
+        except EOFError:
+            return
+        try:
+            answer: Any = function(*arguments)
+        except Exception as error:
+            answer = error
+        pickle.dump(answer, target, protocol=5)
+        target.flush()
+
+
 @contextmanager
-def local_client(workers: int) -> Iterator[Any]:
-    """A Dask client with threads in this process; None for one worker, which needs no scheduler."""
+def local_workers(kind: type[Threads] | type[Processes], workers: int) -> Iterator[Threads | Processes | None]:
+    """Workers of this machine; None for one, who needs no others."""
     if workers <= 1:
         yield None
         return
-    import dask
-    from dask.distributed import Client, LocalCluster
-
-    quiet = {"distributed.worker.memory.target": False, "distributed.worker.memory.spill": False}
-    quiet |= {"distributed.worker.memory.pause": False, "distributed.worker.memory.terminate": False}
-    with (
-        dask.config.set(quiet),
-        LocalCluster(
-            n_workers=1, threads_per_worker=workers, processes=False, dashboard_address="127.0.0.1:0", silence_logs=40
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
+    made = kind(workers)
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 @contextmanager
@@ -135,7 +254,7 @@ def run_stage(
         Called as ``function(*arguments)``; returns arrays. Must be importable on the workers.
     pieces : iterable of (index, arguments)
     ledger : Ledger
-    client : dask.distributed.Client, optional
+    client : Threads, Processes or dask.distributed.Client, optional
         None runs serially.
     advance : callable, optional
         Told the number of pieces that were finished.
@@ -145,15 +264,20 @@ def run_stage(
     if advance and finished:
         advance(len(finished))
     if client is None:
-        for number, arguments in todo:
-            ledger.put(stage, number, function(*arguments))
-            if advance:
-                advance(1)
-        return
-    _run_on_dask(stage, function, todo, ledger, client, advance)
+        results = ((number, function(*arguments)) for number, arguments in todo)
+    elif isinstance(client, Threads | Processes):
+        results = client.results(function, todo)
+    else:
+        results = _dask_results(stage, function, todo, client)
+    for number, arrays in results:
+        ledger.put(stage, number, arrays)
+        if advance:
+            advance(1)
 
 
-def _run_on_dask(stage, function, todo, ledger, client, advance) -> None:
+def _dask_results(
+    stage: str, function: Callable[..., Arrays], todo: Iterator[Piece], client: Any
+) -> Iterator[tuple[int, Arrays]]:
     from dask.distributed import as_completed
     from distributed.scheduler import KilledWorker
 
@@ -174,7 +298,7 @@ def _run_on_dask(stage, function, todo, ledger, client, advance) -> None:
     for future in waiting:
         number, arguments, tries = numbers.pop(future.key)
         try:
-            ledger.put(stage, number, future.result())
+            arrays = future.result()
         except KilledWorker:
             # The piece may only have been beside the one that killed the worker: it gets one more chance.
             if tries:
@@ -185,7 +309,6 @@ def _run_on_dask(stage, function, todo, ledger, client, advance) -> None:
             continue
         finally:
             future.release()
-        if advance:
-            advance(1)
+        yield number, arrays
         for piece in islice(todo, 1):
             waiting.add(submit(*piece))

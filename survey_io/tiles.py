@@ -50,6 +50,7 @@ def plan_tiles(
     halo: int | Sequence[int],
     stride: int | Sequence[int] = 1,
     clip: bool = False,
+    even: bool = False,
 ) -> list[Tile]:
     """Cover an array with tiles.
 
@@ -63,6 +64,8 @@ def plan_tiles(
     clip : bool
         End halos at the array's border, rounded up to the stride, for networks that pad there: as independent of the
         tiling, and cheaper where the array is not much larger than a halo. Otherwise tiles reach outside.
+    even : bool
+        Share an axis out in equal parts not larger than ``tile``; unless clipped, all tiles get the same ``full`` shape.
 
     Returns
     -------
@@ -84,13 +87,15 @@ def plan_tiles(
     axes = []
     for size, t, h, s in zip(shape, tile, halo, stride, strict=True):
         step, reach = round_up(t, s), round_up(h, s)
+        if even:
+            step = round_up(-(-size // -(-size // step)), s)
         axes.append(
             [
                 (
                     slice(a, min(a + step, size)),
-                    slice(a - reach, a + round_up(min(step, size - a), s) + reach)
-                    if not clip
-                    else slice(max(a - reach, 0), min(a + step + reach, round_up(size, s))),
+                    slice(max(a - reach, 0), min(a + step + reach, round_up(size, s)))
+                    if clip
+                    else slice(a - reach, a + round_up(step if even else min(step, size - a), s) + reach),
                 )
                 for a in range(0, size, step)
             ]

@@ -62,6 +62,19 @@ def test_engine_agrees_with_torch_from_several_threads(net, name):
     engine.close()
 
 
+def test_any_number_of_shapes_and_beams_shares_a_few_graphs(net):
+    engine = load_engine("openvino", net)
+    for beam_seed in range(2):
+        beam = np.random.default_rng(beam_seed).normal(size=(1, 4)).astype(np.float32)
+        for n in [0, 1, 2, 3, 4] * 2 + [4] * 15 + [0]:
+            snr, _ = batch(net, 1, (3 + n, 5), n)
+            expected = by_torch(net, snr, beam)
+            assert np.abs(engine(snr, beam) - expected).max() <= 1e-4 * np.abs(expected).max()
+            assert len(engine._compiled) <= 3
+    # A shape that stays gets a graph of its own in the end.
+    assert ((1, 1, 7 * net.stride, 5 * net.stride), beam.tobytes()) in engine._compiled
+
+
 @pytest.mark.parametrize("name", available_engines())
 def test_an_answer_outlives_the_next_call(net, name):
     engine = load_engine(name, net)

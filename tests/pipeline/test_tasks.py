@@ -8,13 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dask.distributed import Client, LocalCluster
 
-from pipeline.tasks import Ledger, local_client, remote_client, run_stage
+from pipeline.infer import background_piece
+from pipeline.tasks import Ledger, Processes, Threads, local_workers, remote_client, run_stage
+from survey_io.background import ArrayPixels
 from survey_io.errors import OutputError, SkysiftError
 
 
 def square(x: float, y: float = 0.0) -> dict[str, np.ndarray]:
     return {"value": np.array([x * x + y]), "empty": np.empty((0, 2), np.float32)}
+
+
+def slow(x: float) -> dict[str, np.ndarray]:
+    time.sleep(x)
+    return square(x)
 
 
 def fail_at_three(x: float) -> dict[str, np.ndarray]:
@@ -120,14 +128,22 @@ def test_a_ledger_in_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None
         Ledger(tmp_path / "none" / "x.ledger", "key")
 
 
-def test_one_worker_needs_no_scheduler() -> None:
-    with local_client(1) as client:
+@pytest.mark.parametrize("kind", [Threads, Processes])
+def test_one_worker_needs_no_others(kind) -> None:
+    with local_workers(kind, 1) as client:
         assert client is None
 
 
-@pytest.fixture(scope="module")
-def client():
-    with local_client(2) as made:
+@pytest.fixture(scope="module", params=["threads", "dask"])
+def client(request):
+    if request.param == "threads":
+        with local_workers(Threads, 2) as made:
+            yield made
+        return
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as made,
+    ):
         yield made
 
 
@@ -142,7 +158,29 @@ def test_threads_give_what_the_serial_run_gives(client) -> None:
     assert values(alike) == dict.fromkeys(range(9), 4.0)
 
 
-def test_a_failing_piece_on_dask_raises_and_what_was_done_stays(client) -> None:
+def test_processes_give_what_the_serial_run_gives() -> None:
+    pixels = ArrayPixels(np.random.default_rng(0).normal(size=(640, 320)).astype(np.float32))
+    pieces = [(i, (pixels, i, i + 1, 32, 2)) for i in range(20)]
+    ledgers = [Ledger(None, ""), Ledger(None, "")]
+    with local_workers(Processes, 3) as helpers:
+        for ledger, client in zip(ledgers, (None, helpers), strict=True):
+            run_stage("rows", background_piece, iter(pieces), ledger, client=client)
+        # The same helpers serve a second stage, and an error in one of them is the caller's.
+        with pytest.raises(ValueError, match="reshape"):
+            run_stage("bad", background_piece, [(i, (pixels, 0, 1, 31, 7)) for i in range(9)], ledger, client=helpers)
+    for (number, alone), (same, together) in zip(*(ledger.get("rows") for ledger in ledgers), strict=True):
+        assert number == same and alone.keys() == together.keys()
+        assert all(np.array_equal(alone[name], together[name]) for name in alone)
+
+
+def test_a_helper_that_dies_is_told() -> None:
+    with local_workers(Processes, 2) as helpers, pytest.raises(SkysiftError, match="helper process ended early"):
+        helpers._helpers[0].kill()
+        helpers._helpers[0].wait()
+        run_stage("sleep", slow, [(i, (0.05,)) for i in range(10)], Ledger(None, ""), client=helpers)
+
+
+def test_a_failing_piece_raises_and_what_was_done_stays(client) -> None:
     ledger = Ledger(None, "")
     with pytest.raises(ValueError, match="no square of three"):
         run_stage("squares", fail_at_three, [(i, (float(i),)) for i in range(30)], ledger, client=client)
