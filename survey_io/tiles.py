@@ -65,7 +65,7 @@ def plan_tiles(
         End halos at the array's border, rounded up to the stride, for networks that pad there: as independent of the
         tiling, and cheaper where the array is not much larger than a halo. Otherwise tiles reach outside.
     even : bool
-        Share an axis out in equal parts not larger than ``tile``; unless clipped, all tiles get the same ``full`` shape.
+        Share an axis out in equal parts of at most ``tile``; unless clipped, all tiles get one ``full`` shape.
 
     Returns
     -------
