@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from models.beam import beam_vector
 from models.yolo.assign import assign_centres
 from models.yolo.head import HeadSpec
 from survey_io.background import ArrayPixels, estimate_background
@@ -61,13 +62,6 @@ def draw_sky(size: int, rng: np.random.Generator) -> Sky:
     sources.flux = sources.flux * blur**2
     told = (beam[0] / blur, beam[1] / blur, beam[2])
     return Sky(sky, sim.noise_map((size, size), model, beam, rng), sources, told, sim.detectability(model), blur)
-
-
-def beam_vector(beam: tuple[float, float, float]) -> np.ndarray:
-    """What networks are told of a beam: ln major, ln minor (px), e cos 2 theta, e sin 2 theta."""
-    major, minor, theta = beam
-    e = 1 - minor / major
-    return np.array([np.log(major), np.log(minor), e * np.cos(2 * theta), e * np.sin(2 * theta)], np.float32)
 
 
 def crop_field(

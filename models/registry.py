@@ -11,7 +11,8 @@ from typing import Any
 
 from survey_io.errors import OptionError
 
-# A model announces itself when its package is imported; packages that a checkout lacks are skipped.
+# A model announces itself when its file is imported, which the package's MODULES names; packages that a checkout lacks
+# are skipped.
 _PACKAGES = ("models.detectors", "models.classifiers")
 _KINDS = ("detector", "classifier")
 _entries: dict[str, ModelEntry] = {}
@@ -116,7 +117,8 @@ def get_model(name: str) -> ModelEntry:
     OptionError
         For an unknown name; the message lists the known ones and the nearest.
     """
-    _load()
+    if name not in _entries:
+        _load(name)
     if name not in _entries:
         raise OptionError(unknown_name("model", name, list(_entries)))
     return _entries[name]
@@ -137,12 +139,21 @@ def unknown_name(what: str, name: str, known: list[str]) -> str:
     return f"unknown {what} {str(name)!r}: expected one of {', '.join(sorted(known)) or '(none)'}{hint}"
 
 
-def _load() -> None:
-    """Import the packages whose modules register models, once."""
+def _load(name: str | None = None) -> None:
+    """Import what registers models, once: the file called like a model where there is one, else all."""
     global _loaded
     if _loaded:
         return
     for package in _PACKAGES:
-        if importlib.util.find_spec(package) is not None:
-            importlib.import_module(package)
+        if importlib.util.find_spec(package) is None:
+            continue
+        files = importlib.import_module(package).MODULES
+        # Most files import torch, which takes a second: what has no network should not wait for it.
+        stem = None if name is None else str(name).replace("-", "_")
+        if stem in files:
+            importlib.import_module(f"{package}.{stem}")
+            if name in _entries:
+                return
+        for file in files:
+            importlib.import_module(f"{package}.{file}")
     _loaded = True

@@ -100,6 +100,18 @@ def find_weights(name_or_path: str | os.PathLike[str]) -> Path:
     return path
 
 
+def needs_weights(name_or_path: str | os.PathLike[str]) -> bool:
+    """Whether a name or path stands for a network, without loading torch for those that are shipped."""
+    text = os.fspath(name_or_path)
+    if text.endswith(SUFFIX) or os.sep in text or text in list_weights():
+        return True
+    try:
+        return get_model(text).has_weights
+    except OptionError:
+        # Whoever looks for its weights says which names there are.
+        return True
+
+
 def load_weights(name_or_path: str | os.PathLike[str]) -> tuple[nn.Module, Card]:
     """Build a network and fill in its trained weights.
 
@@ -124,16 +136,7 @@ def load_weights(name_or_path: str | os.PathLike[str]) -> tuple[nn.Module, Card]
     """
     path = find_weights(name_or_path)
     tensors, metadata = _read(path)
-    card = _card_from(metadata.get(_METADATA_KEY), path)
-    digest = file_sha256(path)
-    beside = path.with_suffix(".json")
-    if path.parent == WEIGHTS_FOLDER and beside.is_file():
-        card = read_card(path)
-        if card.sha256 != digest:
-            raise InputError(
-                f"{path}: SHA-256 {digest[:12]}... is not the {card.sha256[:12]}... of its card "
-                f"{beside.name}: the file is damaged or of another version; install again"
-            )
+    card = checked_card(path, _card_from(metadata.get(_METADATA_KEY), path))
     if card.model not in list_models():
         raise InputError(f"{path}: {unknown_name('model', card.model, list_models())}")
     try:
@@ -143,7 +146,21 @@ def load_weights(name_or_path: str | os.PathLike[str]) -> tuple[nn.Module, Card]
             f"{path}: model {card.model!r} cannot be built with the options {card.options}: {error}"
         ) from error
     _fill(module, tensors, path)
-    return module.eval(), replace(card, sha256=digest)
+    return module.eval(), card
+
+
+def checked_card(path: Path, card: Card | None = None) -> Card:
+    """The card beside shipped weights, whose hash must be right, or the one given, or the file's own; with the hash."""
+    digest = file_sha256(path)
+    beside = path.with_suffix(".json")
+    if path.parent == WEIGHTS_FOLDER and beside.is_file():
+        card = read_card(path)
+        if card.sha256 != digest:
+            raise InputError(
+                f"{path}: SHA-256 {digest[:12]}... is not the {card.sha256[:12]}... of its card "
+                f"{beside.name}: the file is damaged or of another version; install again"
+            )
+    return replace(card or read_card(path), sha256=digest)
 
 
 def read_card(name_or_path: str | os.PathLike[str]) -> Card:

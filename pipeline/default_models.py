@@ -17,11 +17,15 @@ def resolve_model(options: DetectOptions, ndim: int) -> DetectOptions:
     OptionError
         When the named model, or the one a weights file holds, reads other data; with the names that fit.
     """
-    from models.registry import get_model, list_models
-    from models.weights import find_weights, read_card
-
     if options.model == "auto":
         return options.with_changes(model=DEFAULT_MODELS[ndim])
+    if options.model == DEFAULT_MODELS[ndim]:
+        return options
+    from models.registry import get_model, list_models
+    from models.weights import find_weights, needs_weights, read_card
+
+    if not needs_weights(options.model) and get_model(options.model).ndim == ndim:
+        return options
     name = options.model if options.model in list_models() else read_card(find_weights(options.model)).model
     reads = get_model(name).ndim
     if reads != ndim:

@@ -264,8 +264,8 @@ def _measure(
             (i, (pixels, background, window, part, beam, pixels.shape)) for i, (window, part) in enumerate(windows)
         )
         # Many small numpy calls fight for Python's lock: two threads measure no faster than one, so that these are
-        # processes; one starts in the time of 4,000 sources.
-        helpers = min(options.workers or os.cpu_count() or 1, len(windows), 1 + len(found) // 4000)
+        # processes; one starts in the time that 4,000 sources take.
+        helpers = min(options.workers or os.cpu_count() or 1, len(windows), 1 + len(found) // 8000)
         with local_workers(Processes, 1 if options.cluster else helpers) as local:
             client = client if options.cluster else local
             run_stage("measure", measure_piece, pieces, ledger, client=client, advance=advance)

@@ -58,12 +58,11 @@ class NetworkFinder:
     """A network detector behind an engine."""
 
     def __init__(self, spec: FinderSpec):
+        from models.beam import beam_vector
         from models.engines.base import EngineSpec
-        from models.loader import beam_vector
-        from models.weights import load_weights
+        from models.outline import load_outline
 
-        module, _ = load_weights(spec.model)
-        self.head = module.head
+        self.head = load_outline(spec.model)[0].head
         self.engine = EngineSpec(spec.model, spec.engine, spec.precision, spec.threads).load()
         self.beam = spec.beam
         self.beam_px = math.sqrt(spec.beam[0] * spec.beam[1])
@@ -172,10 +171,9 @@ class ThresholdFinder:
 
 @lru_cache(maxsize=4)
 def _load(spec: FinderSpec) -> Any:
-    from models.registry import get_model, list_models
+    from models.weights import needs_weights
 
-    weightless = spec.model in list_models() and not get_model(spec.model).has_weights
-    return ThresholdFinder(spec) if weightless else NetworkFinder(spec)
+    return NetworkFinder(spec) if needs_weights(spec.model) else ThresholdFinder(spec)
 
 
 def make_finder(
@@ -197,16 +195,17 @@ def make_finder(
     """
     from dataclasses import asdict
 
-    from models.registry import get_model, list_models
-    from models.weights import load_weights
+    from models.outline import load_outline
+    from models.registry import get_model
+    from models.weights import needs_weights
 
-    if model in list_models() and not get_model(model).has_weights:
+    if not needs_weights(model):
         detector = get_model(model).build()
         halo = detector.field_for(beam[0]) // 2 + 1
         return FinderSpec(model, "none", "f32", threads, beam, 1, halo), {}
-    module, card = load_weights(model)
-    stride = int(module.stride)
-    halo = -(-(module.receptive_field // 2) // stride) * stride + 2 * stride
+    outline, card = load_outline(model)
+    stride = int(outline.stride)
+    halo = -(-(outline.receptive_field // 2) // stride) * stride + 2 * stride
     from models.engines.base import resolve_engine
 
     resolved = resolve_engine(engine, precision=precision)

@@ -84,11 +84,9 @@ def forget_scratch(observation: Observation | Cube) -> None:
 
 def open_ledger(output: Path, observation: Observation | Cube, options: DetectOptions) -> Ledger:
     """The ledger of this image or cube in the output folder, keyed by all that decides what a piece holds."""
-    from models.registry import get_model, list_models
-    from models.weights import find_weights
+    from models.weights import find_weights, needs_weights
 
-    weightless = options.model in list_models() and not get_model(options.model).has_weights
-    weights = "" if weightless else file_hash(find_weights(options.model))
+    weights = file_hash(find_weights(options.model)) if needs_weights(options.model) else ""
     status = observation.path.stat()
     key = {
         "options": options.identity(),

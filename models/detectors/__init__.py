@@ -1,5 +1,3 @@
-"""Detectors, one architecture per file; importing this package registers them."""
+"""Detectors, one architecture per file; the registry imports these, all or only the one that is asked for."""
 
-from models.detectors import light, light3d, sdc1, sdc2, smooth_clip, threshold
-
-__all__ = ["light", "light3d", "sdc1", "sdc2", "smooth_clip", "threshold"]
+MODULES = ("light", "light3d", "sdc1", "sdc2", "smooth_clip", "threshold")

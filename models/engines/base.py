@@ -200,13 +200,23 @@ class EngineSpec:
         """The engine; the same one for every call with an equal spec in this process."""
         with _lock:
             if self not in _loaded:
-                from models.weights import load_weights
-
-                module, _ = load_weights(self.model)
-                _loaded[self] = load_engine(
-                    self.engine, module, precision=self.precision, threads=self.threads
-                )
+                _loaded[self] = self._load()
             return _loaded[self]
+
+    def _load(self) -> Engine:
+        from models.outline import known_graph, remember_graph
+
+        name = resolve_engine(self.engine, precision=self.precision)
+        graph = known_graph(self.model) if name == "openvino" else None
+        if graph is not None:
+            return _backends[name].build(graph, precision=self.precision, threads=self.threads)
+        from models.weights import load_weights
+
+        module, _ = load_weights(self.model)
+        engine = load_engine(name, module, precision=self.precision, threads=self.threads)
+        if name == "openvino":
+            remember_graph(self.model, engine.graph)
+        return engine
 
     def close(self) -> None:
         """Drop this process's engine, if it has one."""

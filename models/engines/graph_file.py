@@ -12,15 +12,19 @@ import warnings
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 _KEPT_GRAPHS = 16
 
 
 def example_input(module: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     """A small input to trace with. The batch is 2, since exporters take 1 for a constant."""
+    import torch
+
     return torch.zeros(2, 1, *(4 * side for side in module.head.stride)), torch.zeros(2, 4)
 
 
@@ -46,7 +50,7 @@ def cached_graph(
         In ``$SKYSIFT_CACHE``, else ``$XDG_CACHE_HOME/skysift``, else ``~/.cache/skysift``; in a temporary
         folder where that cannot be written.
     """
-    folder = _cache_folder()
+    folder = cache_folder()
     target = folder / f"{fingerprint(module, writer)[:32]}{suffix}"
     if target.exists():
         with contextlib.suppress(OSError):
@@ -57,7 +61,7 @@ def cached_graph(
         # The file that is looked for comes last: whoever sees it sees the ones beside it too.
         for made in sorted(Path(scratch).iterdir(), key=lambda file: file.suffix == suffix):
             os.replace(made, folder / made.name)
-    _forget_oldest(folder, suffix)
+    forget_oldest(folder, suffix)
     return target
 
 
@@ -86,7 +90,8 @@ def _source_files(module: nn.Module) -> set[str]:
     return {file for file in files if os.path.isfile(file)}
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Where graphs are kept."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(os.environ.get("SKYSIFT_CACHE") or Path(base) / "skysift") / "graphs"
     try:
@@ -100,7 +105,7 @@ def _cache_folder() -> Path:
     return fallback
 
 
-def _forget_oldest(folder: Path, suffix: str) -> None:
+def forget_oldest(folder: Path, suffix: str) -> None:
     """Keep the newest graphs only: every checkpoint that is tried leaves one of up to 50 MB."""
     with contextlib.suppress(OSError):
         graphs = sorted(folder.glob(f"*{suffix}"), key=lambda file: file.stat().st_mtime)
@@ -112,6 +117,8 @@ def _forget_oldest(folder: Path, suffix: str) -> None:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """The exporters warn about their own insides and about packages that are not used here."""
+    import torch
+
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

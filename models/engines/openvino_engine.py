@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,7 @@ from models.engines.base import check_input, register_engine
 from survey_io.errors import OptionError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import nn
-
 
 # Shapes that have a graph of their own, each with the memory of its layers; one that was not seen for so many calls
 # makes room for another, and what finds no room shares a graph for all shapes.
@@ -57,12 +55,14 @@ class OpenVinoEngine:
 
     name = "openvino"
 
-    def __init__(self, module: nn.Module, *, precision: str, threads: int) -> None:
-        from models.engines.graph_file import cached_graph
-
+    def __init__(self, module: nn.Module | Path, *, precision: str, threads: int) -> None:
         self.precision = precision
         self.threads = threads
-        self._graph = str(cached_graph(module, ".xml", write_openvino, writer=import_openvino().__version__))
+        if not isinstance(module, Path):
+            from models.engines.graph_file import cached_graph
+
+            module = cached_graph(module, ".xml", write_openvino, writer=import_openvino().__version__)
+        self.graph = module
         _check_precision(precision)
         self._compiled: dict[tuple, _Compiled] = {}
         self._calls = 0
@@ -107,7 +107,7 @@ class OpenVinoEngine:
 
     def _compile(self, shape: tuple[int, ...] | None, beam: np.ndarray | None) -> Any:
         openvino = import_openvino()
-        graph = openvino.Core().read_model(self._graph)
+        graph = openvino.Core().read_model(str(self.graph))
         if beam is not None:
             parameter = graph.input("beam").get_node()
             constant = openvino.opset13.constant(beam.astype(np.float32))
