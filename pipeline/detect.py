@@ -52,8 +52,9 @@ from survey_io.tiles import plan_tiles
 WIDEST_BEAM, BINNED_BEAM = 8.8, 4.0
 # Pixels of one piece of the background estimate.
 BACKGROUND_PIXELS = 4_000_000
-# Side of a window of the measurement: large, since its cost is per call as much as per source.
-MEASURE_TILE = 2048
+# Sources of a window of the measurement and limits of its side: many, since the cost is per call as much as per source
+# (windows of 2048 instead of 4096 took 1.5 times as long for 1,000 sources each).
+MEASURE_SOURCES, MEASURE_SIDES = 4000, (1024, 4096)
 
 
 @dataclass(frozen=True)
@@ -258,7 +259,8 @@ def _measure(
         sources["theta"] = _grid(apparent[2])
     else:
         sources = {name: np.empty(0) for name in ("x", "y", "flux", "major", "minor", "theta")}
-    windows = measure_pieces(pixels.shape, sources, tile=MEASURE_TILE, margin=reach(beam))
+    side = np.clip(np.sqrt(np.prod(pixels.shape) * MEASURE_SOURCES / max(len(found), 1)), *MEASURE_SIDES)
+    windows = measure_pieces(pixels.shape, sources, tile=int(side), margin=reach(beam))
     with clock.stage("measure", max(len(windows), 1)) as advance:
         pieces = (
             (i, (pixels, background, window, part, beam, pixels.shape)) for i, (window, part) in enumerate(windows)
