@@ -17,9 +17,9 @@ def test_known_models_are_listed_in_order():
 
 def test_unknown_name_is_answered_with_known_ones_and_the_nearest():
     with pytest.raises(OptionError) as caught:
-        get_model("sdc")
+        get_model("sdc_1")
     message = str(caught.value)
-    assert "'sdc'" in message
+    assert "'sdc_1'" in message
     assert "light" in message and "threshold" in message
     assert "did you mean 'sdc1'" in message
 
@@ -62,3 +62,13 @@ def test_registry_and_engines_import_without_heavy_libraries():
     )
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert made.stdout.strip() == "[]"
+
+
+def test_a_method_without_network_comes_without_torch():
+    code = (
+        "import sys; from models.registry import get_model; from models.weights import needs_weights\n"
+        "print(get_model('threshold').has_weights, needs_weights('light'), needs_weights('threshold'), "
+        "'torch' in sys.modules)"
+    )
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert made.stdout.split() == ["False", "True", "False", "False"]
