@@ -147,7 +147,10 @@ def _draw_beam(axis: Axes, beam: tuple[float, float, float]) -> None:
 def _draw_direction(axis: Axes, at: tuple[float, float], source: Source, outline: np.ndarray) -> None:
     """The line of the slice through the centre, its arrow on the receding side."""
     unit = np.array(source.direction) / np.hypot(*source.direction)
-    reach = _reach(at, unit, outline)
+    # The arrow's head must not lie off the map.
+    room = [(side - 0.5 - place if step > 0 else place + 0.5) / abs(step)
+            for place, step, side in zip(at, unit, reversed(outline.shape), strict=True) if step]  # fmt: skip
+    reach = min(_reach(at, unit, outline), 0.97 * min(room))
     ends = np.array([np.array(at) - reach * unit, np.array(at) + reach * unit])
     stroke = [withStroke(linewidth=3.0, foreground=PAPER)]
     axis.plot(*ends.T, color=ACCENT, lw=1.3, ls="--", path_effects=stroke)
@@ -179,7 +182,7 @@ def _spectral_values(cubelet: Cubelet) -> tuple[np.ndarray, str]:
 def _draw_spectrum(axis: Axes, cubelet: Cubelet, spectrum: Table, source: Source) -> None:
     values, label = _spectral_values(cubelet)
     unit = spectrum["flux_density"].unit
-    scale, name = (1e3, "mJy") if str(unit) == "Jy" else (1.0, str(unit or ""))
+    scale, name = (1e3, "mJy") if str(unit) == "Jy" else (1.0, str(unit or "cube's unit, in beams"))
     outline, line = (np.asarray(spectrum[f"flux_{part}"], float) * scale for part in ("outline", "density"))
     error = np.asarray(spectrum["flux_outline_err"], float) * scale
     axis.set_facecolor(BLANK)
@@ -190,7 +193,9 @@ def _draw_spectrum(axis: Axes, cubelet: Cubelet, spectrum: Table, source: Source
     axis.step(values, shown, where="mid", color=SECOND, lw=1.6, label="voxels of the source")
     axis.axhline(0, color=MUTED, lw=0.7)
     _mark_widths(axis, cubelet, source, float(np.nanmax(shown, initial=0.0)))
-    axis.set(xlim=(values.min(), values.max()), xlabel=label, ylabel=f"flux density ({name})")
+    low, high = axis.get_ylim()
+    axis.set(xlim=(values.min(), values.max()), ylim=(low, high + 0.15 * (high - low)))
+    axis.set(xlabel=label, ylabel=f"flux density ({name})")
     _style(axis)
     axis.legend(fontsize=FONT - 2, frameon=False, labelcolor=MUTED, loc="upper right")
 
@@ -209,7 +214,7 @@ def _mark_widths(axis: Axes, cubelet: Cubelet, source: Source, top: float) -> No
         if not (np.isfinite(width) and width > 0 and top > 0):
             continue
         axis.plot([centre - width / 2, centre + width / 2], [height, height], color=ACCENT, lw=1.2, marker="|", ms=9)
-        axis.annotate(f"{name} {width:.0f}" if width >= 10 else f"{name} {width:.2g}", (centre + width / 2, height),
+        axis.annotate(f"{name} {width:.0f}" if width >= 10 else f"{name} {width:.2f}", (centre + width / 2, height),
                       xytext=(5, 2), textcoords="offset points", color=ACCENT, fontsize=FONT - 2,
                       path_effects=[withStroke(linewidth=2.5, foreground=BLANK)])  # fmt: skip
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # A sky between the emptiest and the most crowded that the networks are made for.
 DENSITY = 0.01
+# The demonstration's cube, and the sources of it that are shown one by one.
+CUBE_SHAPE, CUBE_PRODUCTS = (256, 160, 160), 3
 
 
 @dataclass(frozen=True)
@@ -87,20 +89,34 @@ def run_demo(
 
 
 def run_cube_demo(
-    folder: Path, *, seed: int = 11, progress: Callable[[str, int, int], None] | None = None
+    folder: Path,
+    *,
+    seed: int = 11,
+    shape: tuple[int, int, int] = CUBE_SHAPE,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Demonstration:
-    """Simulate a cube of HI galaxies, find them and compare them with the truth; as `run_demo`."""
+    """Simulate a cube of HI galaxies, find them and compare them with the truth; as `run_demo`.
+
+    Parameters
+    ----------
+    folder : Path
+        For everything that is written; made when missing.
+    seed : int
+    shape : (nchan, ny, nx)
+    progress : callable, optional
+        Called as ``progress(stage, done, total)``.
+    """
     from pipeline.evaluate_cube import evaluate_lines
     from survey_io.simulate.hi import HiModel, simulate_hi, write_hi
 
     marks = [time.perf_counter()]
     if progress:
         progress("simulate", 0, 1)
-    # Four times as many galaxies as the challenge has and half its noise, so that a small cube shows something.
-    model = HiModel(shape=(256, 160, 160), density=4.0, rms=1.2e-5)
+    # Six times as many galaxies as the challenge has and a quarter of its noise, so that a small cube shows something.
+    model = HiModel(shape=shape, density=6.0, rms=6e-6)
     sky = write_hi(model, *simulate_hi(model, seed=seed), folder)
     marks.append(time.perf_counter())
-    result = detect(sky["cube"], DetectOptions(output=folder, fresh=True), progress=progress)
+    result = detect(sky["cube"], DetectOptions(output=folder, fresh=True, products=CUBE_PRODUCTS), progress=progress)
     marks.append(time.perf_counter())
     report = evaluate_lines(result.files["fits"], sky["truth"])
     marks.append(time.perf_counter())

@@ -18,10 +18,11 @@ def demo(
 ) -> int:
     """Simulate a small sky, detect its sources, score the catalogue, and say where the picture is."""
     from flows.progress import progress_bar
-    from pipeline.demo import run_cube_demo, run_demo
+    from pipeline.demo import CUBE_PRODUCTS, CUBE_SHAPE, run_cube_demo, run_demo
 
     if cube:
-        print("simulating a cube of 256 x 160 x 160 voxels and looking for its galaxies ...", flush=True)
+        sides = " x ".join(map(str, CUBE_SHAPE))
+        print(f"simulating a cube of {sides} voxels and looking for its galaxies ...", flush=True)
         with progress_bar("demo") as progress:
             made = run_cube_demo(output, seed=seed, progress=progress)
         print(made.report)
@@ -31,9 +32,11 @@ def demo(
         print("\n".join(table[table["snr"].argsort()[::-1][:5]][names].pformat(max_width=-1)))
         print("\n" + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in made.seconds.items()))
         print("\nThe same by hand:")
-        print(f"  skysift detect {made.sky['cube']} -o {output}")
+        print(f"  skysift detect {made.sky['cube']} -o {output} --products {CUBE_PRODUCTS}")
         print(f"  skysift evaluate {made.result.files['fits']} {made.sky['truth']} --scorer sdc2")
         print(f"\nLook at:\n  {made.result.files['quicklook'].resolve()}  (cube with its galaxies)")
+        for picture in sorted(made.result.files["products"].glob("*.png")):
+            print(f"  {picture.resolve()}  (one galaxy)")
         return 0
     print(
         f"simulating a sky of {size} x {size} pixels and looking for its sources with {model!r} ...",
