@@ -129,7 +129,8 @@ def analyse_cube(
         with clock.stage("noise"):
             noise = estimate_cube_noise(cube.pixels, workers=workers)
             _require_noise(cube, noise)
-            beam = cube.plane.beam_pixels()
+        beam = cube.plane.beam_pixels()
+        with clock.stage("finder"):
             finder, card = make_cube_finder(
                 options.model, cube.pixels, noise,
                 engine=options.engine, precision=options.precision, threads=workers, beam=beam,

@@ -26,7 +26,7 @@ from astropy.io import fits
 from survey_io.simulate.hi import HiModel, simulate_hi
 
 BLOCK = (256, 256, 256)
-STAGES = ("noise", "detect", "negative", "merge", "link", "measure", "picture")
+STAGES = ("noise", "finder", "detect", "negative", "merge", "link", "measure", "picture")
 
 
 def main() -> None:
