@@ -34,7 +34,8 @@ class CubeFinderSpec:
     beam : (major, minor, theta)
         FWHM in px, rad.
     scale_rms : tuple of float
-        Noise of each filter of the filter bank, measured once for the whole cube; empty for a network.
+        Noise of each filter of the filter bank, or of the two filters that help a network, measured once for the whole
+        cube.
     stride, halo : tuple of int
         Per axis (channel, y, x).
     """
@@ -102,17 +103,20 @@ class NetworkCubeFinder:
 
     def find(self, snr: np.ndarray) -> Detections:
         from models.yolo.candidates import find_candidates
+        from pipeline.cube_bright import find_bright
 
         sides = [-(-n // s) * s for n, s in zip(snr.shape, self.head.stride, strict=True)]
         image = np.zeros((1, 1, *sides), np.float32)
-        np.nan_to_num(snr, nan=0.0, posinf=0.0, neginf=0.0, copy=False)
         image[(0, 0, *(slice(0, n) for n in snr.shape))] = snr
+        np.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0, copy=False)
         raw = self.engine(image, self.vector)[0]
         low = math.log(MIN_PROBABILITY / (1 - MIN_PROBABILITY))
         found = find_candidates(raw, self.head, beam_px=self.spec.beam_px, min_logit=low)
         at = tuple(np.clip(np.rint(c).astype(int), 0, n - 1) for c, n in zip(found.centre.T, snr.shape, strict=True))
-        # A centre where nothing but blanks is near is no source, whatever the network says of the edge around it.
-        return self.physical(found[snr[at] != 0] if len(found) else found)
+        # A centre on blank voxels is no source, whatever the network says of the edge around it.
+        found = self.physical(found[np.isfinite(snr[at])])
+        bright = find_bright(image[0, 0], self.spec.beam_px, self.spec.scale_rms, self.spec.halo[1], found)
+        return Detections.concatenate([found, bright])
 
     def physical(self, found: Detections) -> Detections:
         """Parameters of the head in S/N units, px, channels and radians, with errors."""
@@ -157,7 +161,7 @@ def make_cube_finder(
 
     beam_px = math.sqrt(beam[0] * beam[1])
     if model not in list_models() or get_model(model).has_weights:
-        return _network_finder(model, engine, precision, threads, beam)
+        return _network_finder(model, pixels, noise, engine, precision, threads, beam)
     from models.detectors.smooth_clip import measure_scale_rms
 
     detector = get_model(model).build()
@@ -167,10 +171,11 @@ def make_cube_finder(
 
 
 def _network_finder(
-    model: str, engine: str, precision: str, threads: int, beam: tuple[float, float, float]
+    model: str, pixels: Any, noise: Any, engine: str, precision: str, threads: int, beam: tuple[float, float, float]
 ) -> tuple[CubeFinderSpec, dict[str, Any]]:
     from models.engines.base import resolve_engine
     from models.weights import load_weights
+    from pipeline.cube_bright import measure_bright_rms
 
     module, card = load_weights(model)
     stride = tuple(int(s) for s in module.stride)
@@ -179,7 +184,8 @@ def _network_finder(
         -(-(field // 2) // s) * s + s for field, s in zip(module.receptive_field, stride, strict=True)
     )
     resolved = resolve_engine(engine, precision=precision)
-    return CubeFinderSpec(model, resolved, precision, threads, beam, (), stride, halo), asdict(card)
+    rms = measure_bright_rms(pixels, noise, math.sqrt(beam[0] * beam[1]), halo[1])
+    return CubeFinderSpec(model, resolved, precision, threads, beam, rms, stride, halo), asdict(card)
 
 
 def suppress_lines(found: Detections, beam_px: float) -> Detections:

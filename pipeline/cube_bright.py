@@ -1,0 +1,98 @@
+"""What a network for cubes was never shown: bright galaxies many beams across, found by two wide filters.
+
+Networks learn galaxies of up to a few beams, as a distant survey holds them, and doubt a nearby disc that fills their
+field. Noise and badly subtracted continuum never look like one: the first is faint, the second no wider than a beam.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, maximum_filter, uniform_filter1d
+
+from models.detections import Detections
+
+# Voxels are binned by this much before filtering, (channel, y, x): tiles begin at multiples of it.
+BLOCK = (4, 2, 2)
+# FWHM of the filters in beams, and their boxcar along the channels in blocks.
+NARROW, WIDE, BOXCAR = 1.0, 3.0, 5
+# S/N of the wide filter that makes a detection, and by how much it has to exceed that of the narrow one.
+BRIGHT, EXTENDED = 14.0, 1.25
+# Log odds of such a detection.
+LOGIT = 4.0
+SAMPLE_SIDES = (256, 160, 160)
+FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
+TRUNCATE = 3.0
+
+
+def measure_bright_rms(pixels: Any, noise: Any, beam_px: float, reach: int) -> tuple[float, float]:
+    """Noise of both filtered cubes, from the negative voxels of a block in the cube's middle."""
+    window = tuple(
+        slice((n - min(n, side)) // 2, (n - min(n, side)) // 2 + min(n, side))
+        for n, side in zip(pixels.shape, SAMPLE_SIDES, strict=True)
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        snr = (pixels.read(window) - noise.level(window)) / noise.rms(window)
+    rms = []
+    for filtered in _filtered(np.nan_to_num(snr, nan=0.0, posinf=0.0, neginf=0.0), beam_px, reach):
+        below = filtered[filtered < 0]
+        rms.append(float(np.median(-below)) / 0.6744898 if below.size > 50 else float("nan"))
+    return rms[0], rms[1]
+
+
+def find_bright(snr: np.ndarray, beam_px: float, rms: tuple[float, ...], reach: int, known: Detections) -> Detections:
+    """Bright extended detections of a window that no known one explains.
+
+    Parameters
+    ----------
+    snr : ndarray of float32, shape (C, H, W)
+        S/N, blanks 0; its first voxel lies at a multiple of `BLOCK` in the cube.
+    beam_px : float
+        FWHM, px.
+    rms : (narrow, wide)
+        By `measure_bright_rms`.
+    reach : int
+        Pixels to which the filters are cut: no more than the halo of a tile.
+    known : Detections
+        Of the window; those at even odds or better explain what lies within their extent.
+
+    Returns
+    -------
+    Detections
+        With the parameters of ``known``, all NaN.
+    """
+    names = list(known.params)
+    nothing = Detections.empty(3, names)
+    if not (rms[0] > 0 and rms[1] > 0):
+        return nothing
+    narrow, wide = _filtered(snr, beam_px, reach)
+    wide = wide / np.float32(rms[1])
+    if not wide.size or wide.max() < BRIGHT:
+        return nothing
+    narrow = maximum_filter(narrow / np.float32(rms[0]), 3)
+    peak = (wide > BRIGHT) & (wide > EXTENDED * narrow) & (wide == maximum_filter(wide, (9, 7, 7)))
+    at = np.argwhere(peak)
+    centre = (at + 0.5) * np.array(BLOCK) - 0.5
+    size = np.array([BOXCAR * BLOCK[0], WIDE * beam_px, WIDE * beam_px])
+    sure = known[known.logit > 0]
+    extent = np.maximum(sure.size, size)
+    explained = [bool(((((sure.centre - one) / extent) ** 2).sum(axis=1) < 0.5).any()) for one in centre]
+    centre = centre[~np.array(explained, bool)] if len(centre) else centre
+    count = len(centre)
+    return Detections(
+        centre, np.tile(size, (count, 1)).astype(np.float32), np.full(count, LOGIT, np.float32),
+        np.floor(centre + 0.5).astype(np.int64), {name: np.full(count, np.nan, np.float32) for name in names},
+    )  # fmt: skip
+
+
+def _filtered(snr: np.ndarray, beam_px: float, reach: int) -> tuple[np.ndarray, np.ndarray]:
+    sides = [n // b * b for n, b in zip(snr.shape, BLOCK, strict=True)]
+    c, y, x = (n // b for n, b in zip(sides, BLOCK, strict=True))
+    part = snr[tuple(slice(0, n) for n in sides)]
+    blocks = part.reshape(c, BLOCK[0], y, BLOCK[1], x, BLOCK[2]).mean(axis=(1, 3, 5))
+    blocks = uniform_filter1d(blocks, BOXCAR, axis=0, mode="constant")
+    # A wide beam's filter is narrowed to what a halo holds.
+    limit = (reach // BLOCK[1] - 3) / TRUNCATE
+    sigmas = [min(width * beam_px * FWHM_TO_SIGMA / BLOCK[1], limit) for width in (NARROW, WIDE)]
+    return tuple(gaussian_filter(blocks, (0, s, s), mode="constant", truncate=TRUNCATE) for s in sigmas)
