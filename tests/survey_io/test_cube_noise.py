@@ -75,3 +75,24 @@ def test_bands_do_not_change_the_answer_for_big_cubes(noise, monkeypatch):
     monkeypatch.setattr("survey_io.cube_noise.SLAB_VOXELS", 100_000)
     two = estimate_cube_noise(ArrayCube(noise))
     assert np.array_equal(one.channel_rms, two.channel_rms) and np.array_equal(one.relative, two.relative)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.3, 0.4])
+@pytest.mark.parametrize("height", [4.0, 25.0])
+def test_a_galaxy_that_fills_many_channels_is_no_continuum(model, noise, share, height):
+    wide = noise.copy()
+    count = int(share * noise.shape[0])
+    wide[60 : 60 + count, 30:36, 40:47] += height * 1e-3
+    found = estimate_cube_noise(ArrayCube(wide))
+    assert found.good(whole(wide))[0, 30:36, 40:47].all()
+    # Less than half a sigma is taken off, whatever its height.
+    assert np.abs(found.continuum[30:36, 40:47]).max() < 0.6e-3
+    assert np.abs(found.continuum[30:36, 40:47]).mean() < 0.2e-3
+
+
+def test_badly_subtracted_sources_are_flagged_still(model, noise):
+    bad = noise.copy()
+    rng = np.random.default_rng(4)
+    bad[:, 20, 30] += 4e-3 * rng.normal(size=noise.shape[0]) + 1e-3
+    found = estimate_cube_noise(ArrayCube(bad))
+    assert not found.good(whole(bad))[0, 20, 30] and found.continuum_sights == 1
