@@ -183,7 +183,7 @@ def _sizes(
     redshift = np.clip(np.nan_to_num(columns["redshift"]), 3e-4, None)
     flux = np.clip(np.nan_to_num(np.asarray(columns["line_flux"], float)), 1e-9, None)
     model = _cosmology(*(cosmology or DEFAULT_COSMOLOGY))
-    luminosity = np.array([model.luminosity_distance(z).value for z in redshift])
+    luminosity = model.luminosity_distance(redshift).value
     mass = MASS_PER_FLUX * luminosity**2 * flux
     kpc = 10 ** (SIZE_SLOPE * np.log10(mass) + SIZE_ZERO)
     angular = luminosity / (1 + redshift) ** 2
