@@ -205,7 +205,10 @@ def background_row(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Statistics of one row of mesh cells: the unit of work when a cluster shares the estimate."""
     columns = -(-pixels.shape[1] // mesh)
-    strip = pixels.read((slice(row * mesh, (row + 1) * mesh), slice(0, columns * mesh)))[::step, ::step]
+    window = (slice(row * mesh, (row + 1) * mesh), slice(0, columns * mesh))
+    # A file converts only what is used.
+    read_every = getattr(pixels, "read_every", None)
+    strip = pixels.read(window)[::step, ::step] if read_every is None else read_every(window, step)
     cells = strip.reshape(strip.shape[0], columns, -1).swapaxes(0, 1)
     return mesh_statistics(np.ascontiguousarray(cells).reshape(columns, -1))
 

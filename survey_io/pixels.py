@@ -80,7 +80,18 @@ class PixelSource:
         padded[inside_y0 - y0 : inside_y1 - y0, inside_x0 - x0 : inside_x1 - x0] = values
         return padded
 
-    def _read_inside(self, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+    def read_every(self, window: Window, step: int) -> np.ndarray:
+        """What ``read(window)[::step, ::step]`` gives, without converting the rest; the window begins in the image."""
+        (ny, nx), (rows, columns) = self.shape, window
+        values = self._read_inside(rows.start, min(rows.stop, ny), columns.start, min(columns.stop, nx), step)
+        shape = tuple(-(-(s.stop - s.start) // step) for s in window)
+        if values.shape == shape:
+            return values
+        padded = np.full(shape, np.nan, np.float32)
+        padded[: values.shape[0], : values.shape[1]] = values
+        return padded
+
+    def _read_inside(self, y0: int, y1: int, x0: int, x1: int, step: int = 1) -> np.ndarray:
         dtype = np.dtype(self.dtype)
         # Only these rows are mapped, and the map lives as long as this call: a map of the whole file
         # that stays open grows the resident set to the size of the image.
@@ -93,7 +104,7 @@ class PixelSource:
                 f"as it was when it was opened, open it again",
                 path=str(self.path),
             ) from error
-        return to_float32(rows[:, x0:x1], scale=self.scale, zero=self.zero, blank=self.blank)
+        return to_float32(rows[::step, x0:x1:step], scale=self.scale, zero=self.zero, blank=self.blank)
 
 
 def to_float32(

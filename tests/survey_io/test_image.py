@@ -116,6 +116,16 @@ def test_a_window_reaches_outside_and_infinite_is_blank(write_image):
     assert pixels.read((slice(100, 103), slice(-9, -2))).shape == (3, 7)
 
 
+@pytest.mark.parametrize("window", [(0, 11, 0, 14), (3, 8, 5, 14), (6, 20, 9, 31), (4, 5, 13, 14)])
+def test_every_nth_pixel_is_that_of_the_whole_window(write_image, window):
+    values = np.arange(11 * 14, dtype=np.float32).reshape(11, 14)
+    values[6, 9] = np.inf
+    pixels = open_image(write_image(values)).pixels
+    window = slice(*window[:2]), slice(*window[2:])
+    for step in (1, 2, 3):
+        np.testing.assert_array_equal(pixels.read_every(window, step), pixels.read(window)[::step, ::step])
+
+
 def test_sources_travel_between_processes(planted_sky):
     sky = open_image(planted_sky.path)
     packed = pickle.dumps(sky.pixels)
