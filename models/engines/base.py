@@ -158,8 +158,8 @@ def load_engine(name: str, module: nn.Module, *, precision: str = "f32", threads
         A detector, ``forward(snr, beam) -> raw``. Left untouched: the engine works on a copy in evaluation
         mode whose batch normalisations are folded into the weights.
     precision : str
-        "f32", or "bf16", whose outputs differ by about 1%: faster on processors with AMX and on AMD's, slower on
-        Intel's with AVX-512 only.
+        "f32", or "bf16", whose outputs differ by about 1%: faster on an AMD Zen 4, slower on an Intel Xeon whose
+        AMX is out of reach.
     threads : int
         Processor cores for all calls together, from however many Python threads they come.
 
