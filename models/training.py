@@ -22,8 +22,12 @@ from models.cube_loader import CubeFields
 from models.loader import SkyFields
 from models.registry import get_model
 from models.yolo.head import HeadSpec
-from models.yolo.loss import yolo_loss
+from models.yolo.loss import LossWeights, yolo_loss
 from survey_io.memory import keep_freed_memory
+
+# Faint galaxies in a cube are hard to tell from noise and three or four anchors answer for each: at equal weights
+# presence would drown what is learned of sizes and angles.
+CUBE_WEIGHTS = LossWeights(presence=0.5, objectness=0.1, background=0.5, size=0.3, position=0.5, params=1.0, angle=1.5)
 
 
 class TrainOptions(BaseModel):
@@ -111,7 +115,8 @@ def batch_loss(net: nn.Module, batch: tuple, device: torch.device, precision: st
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
         raw = net(snr, beam.to(device))
     targets = {name: value.to(device) for name, value in targets.items()}
-    return yolo_loss(raw, assigned.to(device), targets, net.head)
+    weights = CUBE_WEIGHTS if net.head.ndim == 3 else None
+    return yolo_loss(raw, assigned.to(device), targets, net.head, weights=weights)
 
 
 @torch.no_grad()
