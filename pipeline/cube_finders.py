@@ -107,8 +107,7 @@ class NetworkCubeFinder:
 
         sides = [-(-n // s) * s for n, s in zip(snr.shape, self.head.stride, strict=True)]
         image = np.zeros((1, 1, *sides), np.float32)
-        image[(0, 0, *(slice(0, n) for n in snr.shape))] = snr
-        np.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0, copy=False)
+        np.copyto(image[(0, 0, *(slice(0, n) for n in snr.shape))], snr, where=np.isfinite(snr))
         raw = self.engine(image, self.vector)[0]
         low = math.log(MIN_PROBABILITY / (1 - MIN_PROBABILITY))
         found = find_candidates(raw, self.head, beam_px=self.spec.beam_px, min_logit=low)

@@ -14,9 +14,9 @@ from survey_io.tiles import Tile, plan_tiles
 Arrays = dict[str, np.ndarray]
 Window3 = tuple[slice, slice, slice]
 
-# The negated cube is searched in blocks of these sides, up to this many voxels in all.
-NEGATIVE_BLOCK = (256, 128, 128)
-NEGATIVE_VOXELS = 64_000_000
+# A quarter of the negated cube is searched, in blocks of these sides, but no less and no more than so many voxels.
+NEGATIVE_BLOCK = (512, 128, 128)
+NEGATIVE_SHARE, NEGATIVE_VOXELS = 0.25, (8_000_000, 64_000_000)
 
 
 def read_cube_snr(pixels: Any, noise: Any, window: Window3) -> np.ndarray:
@@ -42,12 +42,13 @@ def find_cube_piece(pixels: Any, noise: Any, finder: CubeFinderSpec, tile: Tile,
     core = tuple(
         slice(c.start - f.start, c.stop - f.start) for c, f in zip(tile.core, tile.full, strict=True)
     )
-    inner = np.nan_to_num(snr[core], nan=-np.inf)
+    inner = snr[core]
+    # fmax passes over blanks.
+    highest = {"sky": np.fmax.reduce(inner, axis=0), "position_velocity": np.fmax.reduce(inner, axis=1)}
     return {
         **found.to_arrays(),
-        "sky": inner.max(axis=0).astype(np.float16),
-        "position_velocity": inner.max(axis=1).astype(np.float16),
-        "blank": np.array(np.isneginf(inner).sum()),
+        **{name: np.where(np.isnan(map_), -np.inf, map_).astype(np.float16) for name, map_ in highest.items()},
+        "blank": np.array(np.isnan(inner).sum()),
     }
 
 
@@ -57,7 +58,9 @@ def negative_cube_tiles(shape: tuple[int, int, int], finder: CubeFinderSpec) -> 
     They depend on the cube's shape only, so that probabilities do not depend on the tiling.
     """
     tiles = plan_tiles(shape, tile=NEGATIVE_BLOCK, halo=finder.halo, stride=finder.stride, clip=True)
-    count = max(1, min(len(tiles), NEGATIVE_VOXELS // int(np.prod(NEGATIVE_BLOCK))))
+    wanted = float(np.clip(NEGATIVE_SHARE * np.prod(shape, dtype=float), *NEGATIVE_VOXELS))
+    each = float(np.prod([min(n, side) for n, side in zip(shape, NEGATIVE_BLOCK, strict=True)]))
+    count = max(1, min(len(tiles), round(wanted / each)))
     chosen = [tiles[int((i + 0.5) * len(tiles) / count)] for i in range(count)]
     volume = sum(int(np.prod([s.stop - s.start for s in tile.core])) for tile in chosen)
     return chosen, volume / float(np.prod(shape))

@@ -179,7 +179,7 @@ class DetectOptions(Options):
     )
     tile: int = Field(1536, ge=64, le=16384, description="Side of a tile's core in pixels, 64 to 16384.")
     cube_tile: Annotated[tuple[int, int], BeforeValidator(_split)] = Field(
-        (256, 160), description="A cube's tile: channels and pixels of its core's sides, each 16 to 4096."
+        (512, 256), description="A cube's tile: channels and pixels of its core's sides, each 16 to 4096."
     )
     workers: int | None = Field(
         None, ge=1, le=4096, description="Tiles worked on at the same time; null = one per processor core."
