@@ -34,6 +34,8 @@ _SPELLED = {
     "um": "um", "micron": "um", "nm": "nm", "angstrom": "Angstrom", "angstroms": "Angstrom", "a": "Angstrom",
     "aa": "Angstrom",
 }  # fmt: skip
+# Relative change of a frequency by the observer's motion and by the convention of a velocity up to 5000 km/s.
+MOTION = 6e-4
 _BASE = {"FREQ": u.Hz, "WAVE": u.m, "AWAV": u.m, "ZOPT": u.dimensionless_unscaled}
 
 
@@ -267,6 +269,12 @@ def _rest_frequency(
             return rest, None
     if kind == "FREQ" and 2e8 < value < 1.43e9:
         return HI_REST_FREQUENCY, "no rest frequency in the header: taken as HI, 1420.405751768 MHz"
+    # GIPSY keeps the frequency at the reference velocity; what it is at rest follows, but for the observer's motion.
+    reference, velocity = _number(header.get("FREQR")), _number(header.get("VELR"))
+    if reference and velocity is not None:
+        inferred = reference * (1 + velocity / _C)
+        if abs(inferred / HI_REST_FREQUENCY - 1) < MOTION:
+            return HI_REST_FREQUENCY, "no rest frequency in the header: taken as HI, as FREQR and VELR say"
     return None, "no rest frequency in the header: no velocities and redshifts without --rest-frequency"
 
 

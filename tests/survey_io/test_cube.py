@@ -148,7 +148,7 @@ def test_one_channel_truncated_and_missing(tmp_path, voxels):
 @pytest.mark.parametrize(
     ("name", "shape", "rest"),
     [
-        ("WEIN069", (83, 70, 134), None), ("NGC_2903", (113, 89, 70), HI_REST_FREQUENCY),
+        ("WEIN069", (83, 70, 134), None), ("NGC_2903", (113, 89, 70), None),
         ("l1448_13co", (53, 105, 105), 1.102e11),
     ],
 )  # fmt: skip

@@ -104,6 +104,12 @@ def test_rest_frequency_is_hi_only_for_frequencies_where_hi_is_meant():
         read_spectral_axis(header("VOPT", 5e5, 4e3, "m/s", rest=None), 1)
     given, _ = read_spectral_axis(header("VOPT", 5e5, 4e3, "m/s", rest=None), 1, rest_frequency=1e9)
     assert given.rest_frequency == 1e9
+    # As GIPSY writes it: 574 km/s, heliocentric and optical, at 1417.7755 MHz is HI, and is not at 1300 MHz.
+    gipsy = {"FREQR": 1417775546.339, "VELR": 574000.0}
+    axis, notes = read_spectral_axis(header("VOPT", 5e5, 4e3, "m/s", rest=None, **gipsy), 1)
+    assert axis.rest_frequency == HI_REST_FREQUENCY and "FREQR" in notes[0]
+    with pytest.raises(InputError, match="--rest-frequency"):
+        read_spectral_axis(header("VOPT", 5e5, 4e3, "m/s", rest=None, **{**gipsy, "FREQR": 1.3e9}), 1)
 
 
 @pytest.mark.parametrize(
