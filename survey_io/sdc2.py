@@ -48,15 +48,19 @@ def sdc2_columns(table: Table) -> dict[str, np.ndarray]:
             f"a SDC2 list holds line fluxes in Jy Hz, got {unit}; leave out this format or open a cube in Jy/beam"
         ) from error
 
-    def best(name: str) -> str:
-        return f"{name}_best" if f"{name}_best" in table.colnames else name
+    def best(name: str) -> np.ndarray:
+        values = np.asarray(table[name], float)
+        if f"{name}_best" not in table.colnames:
+            return values
+        recommended = np.asarray(table[f"{name}_best"], float)
+        return np.where(np.isfinite(recommended), recommended, values)
 
     given = {name: np.asarray(table[name], float) for name in ("ra", "dec", "frequency")}
-    given["line_flux"] = np.asarray(table[best("line_flux")], float)
+    given["line_flux"] = best("line_flux")
     kept = np.isfinite(np.stack(list(given.values()))).all(axis=0) & (given["line_flux"] > 0)
 
     def column(name: str, missing: float, least: float = -np.inf) -> np.ndarray:
-        values = np.asarray(table[best(name)], float)[kept]
+        values = best(name)[kept]
         return np.maximum(np.where(np.isfinite(values), values, missing), least)
 
     return {
