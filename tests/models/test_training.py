@@ -53,6 +53,16 @@ def test_a_run_and_its_continuation(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_a_network_for_cubes_is_trained_by_the_same_loop(tmp_path: Path) -> None:
+    cubes = {"name": "light3d", "cube_size": (32, 24, 24), "steps": 4, "save_every": 4}
+    state = load(train(options(tmp_path, **cubes), report=lambda _: None))
+    assert state["name"] == "light3d" and state["step"] == 4
+    held_out = state["history"][-1]
+    assert {"log_flux", "log_size", "log_w20", "inclination", "angle", "presence"} <= set(held_out)
+    assert all(value == value for value in held_out.values())
+    assert (tmp_path / "step_000004.png").stat().st_size > 1000
+
+
 def test_a_bound_in_minutes_ends_a_run_with_a_checkpoint(tmp_path: Path) -> None:
     state = load(train(options(tmp_path, steps=1000, minutes=1e-9), report=lambda _: None))
     assert state["step"] < 5 and state["history"][-1]["step"] == state["step"]
