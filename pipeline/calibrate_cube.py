@@ -50,7 +50,7 @@ def draw_cubes(
             drawn = draw_model(SHAPE, rng)
             drawn = replace(
                 drawn, beam=BEAM, pixel_scale=BEAM / drawn.beam_px, noise_fall=0.1,
-                density=float(np.exp(rng.uniform(np.log(2), np.log(20)))),
+                density=float(np.exp(rng.uniform(np.log(6), np.log(40)))),
                 first_frequency=min(drawn.first_frequency, 1.15e9 - SHAPE[0] * drawn.channel_width),
             )  # fmt: skip
             cube, galaxies = simulate_hi(drawn, seed=seed + number)

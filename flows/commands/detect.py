@@ -22,7 +22,7 @@ def detect(
         None, "-o", "--output", help="Folder for the results [default: skysift_out]."
     ),
     model: str | None = typer.Option(
-        None, help="Model name or weights file [default: light, or smooth-clip for cubes]."
+        None, help="Model name or weights file [default: light, or light3d for cubes]."
     ),
     engine: str | None = typer.Option(None, help="auto, torch, onnx or openvino [default: auto]."),
     precision: str | None = typer.Option(None, help="f32 or bf16 [default: f32]."),

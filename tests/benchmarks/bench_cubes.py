@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--tune", type=int, nargs="+", default=[9101, 9102], help="seeds that choose the threshold")
     parser.add_argument("--test", type=int, nargs="+", default=[9201, 9202, 9203], help="seeds that are reported")
     parser.add_argument("--shape", type=int, nargs=3, default=[512, 256, 256], help="channels, rows, columns")
-    parser.add_argument("--density", type=float, default=6.0, help="galaxies per million voxels; SDC2 has 1")
+    parser.add_argument("--density", type=float, default=20.0, help="galaxies per million voxels; SDC2 has 1")
     parser.add_argument("--rms", type=float, default=2.0e-5, help="Jy/beam")
     parser.add_argument("--continuum", type=float, default=0.6, help="badly subtracted sources per 10,000 px")
     parser.add_argument("--templates", type=Path, help="folder of real galaxies; the held-out ones are used")
