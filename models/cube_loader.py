@@ -21,6 +21,7 @@ from models.loader import beam_vector
 from models.yolo.assign import assign_centres
 from models.yolo.head import HeadSpec
 from survey_io.simulate import hi
+from survey_io.simulate.render import FWHM_TO_SIGMA
 from survey_io.spectral import HI_REST_FREQUENCY, LIGHT
 
 # A galaxy whose matched filter reaches this S/N must be found; between the two it is neither demanded nor punished.
@@ -29,6 +30,9 @@ DEMANDED, IGNORED_BELOW = 4.0, 2.6
 LIGHT_SHARE, SIZE_FLOOR = 0.52, 0.15
 # Shares of fields with a border of the cube, with blanked channels, with strong continuum residuals.
 EDGE_SHARE, FLAGGED_SHARE, CONTINUUM_SHARE = 0.3, 0.2, 0.3
+# Share of fields with wavy baselines: far below the noise of a voxel, and several sigma when summed along a line of
+# sight, as around bright galaxies and continuum of real cubes.
+BASELINE_SHARE, BASELINE_AMPLITUDE = 0.25, 0.3
 # Share of cubes whose channels are correlated (Hanning smoothing), as those of older telescopes are.
 HANNING_SHARE = 0.2
 
@@ -141,6 +145,8 @@ def crop_cube(
     for axis, start in zip("zyx", first, strict=True):
         g[axis] = g[axis] - start
     g["snr"], g["flux"] = g["snr"] * depth, g["flux"] * depth
+    if rng.random() < BASELINE_SHARE:
+        snr += _baseline(size, cube.beam_px, rng)
     limits = dict(zip("zyx", size, strict=True))
     near = np.logical_and.reduce([(g[a] > -0.5) & (g[a] < n - 0.5) for a, n in limits.items()])
     near &= g["snr"] > IGNORED_BELOW
@@ -169,6 +175,18 @@ def crop_cube(
     if rng.random() < FLAGGED_SHARE:
         snr[rng.random(size[0]) < rng.uniform(0.005, 0.08)] = 0
     return snr, {name: value[keep] for name, value in g.items()}, (cube.beam_px, cube.beam_px, 0.0)
+
+
+def _baseline(size: tuple[int, int, int], beam_px: float, rng: np.random.Generator) -> np.ndarray:
+    """A map with the beam's smoothness or more times a slow wave along the channels, in S/N units."""
+    sky = rng.standard_normal(size[1:])
+    sigma = beam_px * FWHM_TO_SIGMA * rng.uniform(0.7, 3.0)
+    for axis in (0, 1):
+        sky = gaussian_filter1d(sky, sigma, axis=axis, mode="wrap")
+    z = np.arange(size[0]) / size[0]
+    wave = sum(np.cos(np.pi * (k * z + rng.uniform(0, 2))) * rng.normal() for k in range(3))
+    amplitude = rng.uniform(0.03, BASELINE_AMPLITUDE) / max(float(sky.std() * np.abs(wave).max()), 1e-6)
+    return (amplitude * wave[:, None, None] * sky[None]).astype(np.float32)
 
 
 def _smooth_noise(size: int, rng: np.random.Generator) -> np.ndarray:

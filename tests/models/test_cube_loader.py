@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from models import cube_loader
 from models.cube_loader import DEMANDED, CubeFields, HiCube, crop_cube, draw_cube, draw_model, encode_lines
 from models.registry import get_model
 from models.yolo.assign import BACKGROUND, IGNORED
@@ -39,8 +40,9 @@ def planted() -> HiCube:
     return HiCube(sky, noise, fields, MODEL.beam_px)
 
 
-def test_what_is_told_is_what_is_painted(planted):
+def test_what_is_told_is_what_is_painted(planted, monkeypatch):
     """Centre, flux and the side of the low channels of whole galaxies, in fields turned in every way."""
+    monkeypatch.setattr(cube_loader, "BASELINE_SHARE", 0.0)
     rng = np.random.default_rng(3)
     turns = set()
     for _ in range(80):
@@ -97,6 +99,15 @@ def test_batches_are_whole_and_repeat(head):
         assert (abs(apart) <= np.array([8, 2, 2]) * 0.9).all()
     assert torch.equal(one[1][0], same[1][0]) and not torch.equal(one[1][0], other[1][0])
     assert (targets["params"][:, 4:].norm(dim=1) - 1).abs().max() < 1e-5
+
+
+def test_baselines_are_slow_along_the_channels_and_smooth_on_the_sky():
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        wave = cube_loader._baseline((64, 32, 32), 3.0, rng)
+        assert 0.02 < abs(wave).max() < 2 and np.isfinite(wave).all()
+        assert abs(np.diff(wave, axis=0)).max() < 0.2 * abs(wave).max()
+        assert abs(np.diff(wave, axis=2)).max() < 0.8 * abs(wave).max()
 
 
 def test_cubes_cover_the_training_range():
