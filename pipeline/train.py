@@ -94,10 +94,10 @@ def trained_on(ndim: int, options: TrainOptions) -> str:
 
 def command_line(options: TrainOptions) -> str:
     """The command that makes the same weights again."""
-    plain = TrainOptions(name=options.name)
+    plain = TrainOptions(name=options.name).model_dump(mode="json")
     changed = {
         name: value for name, value in options.model_dump(mode="json", exclude={"name", "output", "resume"}).items()
-        if value != getattr(plain, name)
+        if value != plain[name]
     }  # fmt: skip
     # Folders are named without the place where they lay.
     changed |= {name: Path(changed[name]).name for name in ("start", "templates") if name in changed}
