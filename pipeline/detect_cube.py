@@ -38,10 +38,13 @@ from survey_io import InputError, OptionError
 from survey_io.cube import Cube, open_cube
 from survey_io.cube_noise import CubeNoise, estimate_cube_noise
 from survey_io.memory import keep_freed_memory
-from survey_io.tiles import plan_tiles
+from survey_io.tiles import Tile, plan_tiles
 
 # Sources measured by one piece of work.
 MEASURE_BATCH = 16
+# Tiles (channels, pixels) from the fastest, and the voxels of one with its halo: two of them and the network between
+# take about 50 bytes for each voxel.
+CUBE_TILES, TILE_VOXELS = ((512, 256), (512, 192), (384, 128)), 50_000_000
 # Without weights the false detections' odds are known only from the cube's own negative.
 WEIGHTLESS = Calibration(noise_share=1.0, confusion=0.0, shift_width=2.0)
 
@@ -123,7 +126,7 @@ def analyse_cube(
     keep_freed_memory()
     options = resolve_model(options, 3)
     ledger, clock = ledger or Ledger(None, ""), clock or Clock(None)
-    channels, side = options.cube_tile
+    channels, side = options.cube_tile or CUBE_TILES[0]
     pieces = int(np.prod([-(-n // t) for n, t in zip(cube.shape, (channels, side, side), strict=True)]))
     with threadpool_limits(1, user_api="blas"), open_client(options, pieces) as (client, workers):
         with clock.stage("noise"):
@@ -135,7 +138,7 @@ def analyse_cube(
                 options.model, cube.pixels, noise,
                 engine=options.engine, precision=options.precision, threads=workers, beam=beam,
             )  # fmt: skip
-        tiles = plan_tiles(cube.shape, tile=(channels, side, side), halo=finder.halo, stride=finder.stride, clip=True)
+        tiles = _plan(cube.shape, finder, options.cube_tile)
         found, maps = _find(cube, noise, finder, tiles, "detect", ledger, client, clock)
         blocks, searched = negative_cube_tiles(cube.shape, finder)
         negative, _ = _find(cube, noise, finder, blocks, "negative", ledger, client, clock)
@@ -159,6 +162,15 @@ def analyse_cube(
         )  # fmt: skip
     manifest = _manifest(cube, noise, finder, card, reliability, options, table)
     return CubeAnalysis(table, measured, lines, noise, *maps, manifest, negative.logit)
+
+
+def _plan(shape: tuple[int, int, int], finder: CubeFinderSpec, sides: tuple[int, int] | None) -> list[Tile]:
+    """Tiles with the sides that were asked for, or the largest of `CUBE_TILES` that memory allows."""
+    for channels, side in [sides] if sides else CUBE_TILES:
+        tiles = plan_tiles(shape, tile=(channels, side, side), halo=finder.halo, stride=finder.stride, clip=True)
+        if max(int(np.prod([s.stop - s.start for s in tile.full])) for tile in tiles) <= TILE_VOXELS:
+            break
+    return tiles
 
 
 def _require_beam(cube: Cube) -> None:

@@ -178,8 +178,9 @@ class DetectOptions(Options):
         description="Keep rows with p_real of at least this, 0 to 1; null = the model's own.",
     )
     tile: int = Field(1536, ge=64, le=16384, description="Side of a tile's core in pixels, 64 to 16384.")
-    cube_tile: Annotated[tuple[int, int], BeforeValidator(_split)] = Field(
-        (512, 256), description="A cube's tile: channels and pixels of its core's sides, each 16 to 4096."
+    cube_tile: Annotated[tuple[int, int] | None, BeforeValidator(_split)] = Field(
+        None,
+        description="A cube's tile: channels and pixels of its core's sides, each 16 to 4096; null = as memory allows.",
     )
     workers: int | None = Field(
         None, ge=1, le=4096, description="Tiles worked on at the same time; null = one per processor core."
@@ -224,8 +225,8 @@ class DetectOptions(Options):
 
     @field_validator("cube_tile")
     @classmethod
-    def _tile_sides(cls, sides: tuple[int, int]) -> tuple[int, int]:
-        if not all(16 <= side <= 4096 for side in sides):
+    def _tile_sides(cls, sides: tuple[int, int] | None) -> tuple[int, int] | None:
+        if sides is not None and not all(16 <= side <= 4096 for side in sides):
             raise ValueError("give CHANNELS,PIXELS, each from 16 to 4096")
         return sides
 

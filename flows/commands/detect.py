@@ -31,7 +31,7 @@ def detect(
     ),
     tile: int | None = typer.Option(None, help="Side of a tile in pixels [default: 1536]."),
     cube_tile: str | None = typer.Option(
-        None, metavar="CHANNELS,PIXELS", help="Sides of a cube's tile [default: 512,256]."
+        None, metavar="CHANNELS,PIXELS", help="Sides of a cube's tile [default: as memory allows]."
     ),
     workers: int | None = typer.Option(
         None, help="Tiles worked on at the same time [default: one per core]."
