@@ -13,6 +13,9 @@ from models.detections import Detections
 
 # Candidates less likely than this are not carried further: they could not end in a catalogue.
 MIN_PROBABILITY = 0.03
+# A detection with a voxel of this S/N, and at least this share of the highest within so many voxels more, gets at least
+# these log odds.
+BRIGHT_VOXEL, BRIGHT_SHARE, BRIGHT_AROUND, BRIGHT_LOGIT = 10.0, 0.8, (16, 6, 6), 4.0
 # Two detections nearer than this part of the larger one's extent, axis by axis, are one galaxy.
 SAME_SOURCE = 0.6
 # Extents below these do not tell two sources apart: channels, and beams.
@@ -114,6 +117,7 @@ class NetworkCubeFinder:
         at = tuple(np.clip(np.rint(c).astype(int), 0, n - 1) for c, n in zip(found.centre.T, snr.shape, strict=True))
         # A centre on blank voxels is no source, whatever the network says of the edge around it.
         found = self.physical(found[np.isfinite(snr[at])])
+        found.logit = trust_bright_lines(found, image[0, 0], self.spec.halo)
         bright = find_bright(image[0, 0], self.spec.beam_px, self.spec.scale_rms, self.spec.halo[1], found)
         return Detections.concatenate([found, bright])
 
@@ -135,6 +139,39 @@ class NetworkCubeFinder:
         }
         found.params = {name: np.asarray(value, np.float32) for name, value in found.params.items()}
         return found
+
+
+def trust_bright_lines(found: Detections, snr: np.ndarray, halo: tuple[int, int, int]) -> np.ndarray:
+    """Log odds of detections, raised for those that hold voxels far too bright to be noise.
+
+    Galaxies wider or brighter than those of training are rare there, and a network doubts them. The brightest voxel
+    within a detection's extent has to be among the brightest around it, so that pieces of a galaxy are not raised with
+    it; their order stays.
+
+    Parameters
+    ----------
+    found : Detections
+        In window voxels.
+    snr : ndarray of float32, shape (C, H, W)
+        S/N, blanks 0.
+    halo : (channels, y, x)
+        No voxel farther from a detection is looked at: what is raised does not depend on the tiling.
+    """
+    logit = found.logit.copy()
+    for row in range(len(found)):
+        highest = []
+        for around in ((0, 0, 0), BRIGHT_AROUND):
+            reach = [
+                min(int(np.ceil(0.6 * s)) + a, h) for s, a, h in zip(found.size[row], around, halo, strict=True)
+            ]
+            box = tuple(
+                slice(max(round(c) - r, 0), round(c) + r + 1)
+                for c, r in zip(found.centre[row].tolist(), reach, strict=True)
+            )
+            highest.append(float(snr[box].max(initial=0.0)))
+        if highest[0] >= max(BRIGHT_VOXEL, BRIGHT_SHARE * highest[1]):
+            logit[row] = max(logit[row], BRIGHT_LOGIT + 0.01 * logit[row])
+    return logit
 
 
 @lru_cache(maxsize=4)
