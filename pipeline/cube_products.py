@@ -16,7 +16,8 @@ from survey_io.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from pipeline.tasks import Ledger
-    from survey_io.cube import Cube, PixelBeam
+    from survey_io.cube import Cube
+    from survey_io.cube_beams import PixelBeam
     from survey_io.cube_noise import CubeNoise
 
 Arrays = dict[str, np.ndarray]

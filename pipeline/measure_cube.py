@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from survey_io.columns import Flag
-from survey_io.cube import PixelBeam
+from survey_io.cube_beams import PixelBeam
 
 __all__ = ["measure_lines", "smooth_snr", "source_mask"]
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
-from astropy import units as u
 from astropy.io import fits
 
+from .cube_beams import PixelBeam, beam_range, beam_table
+from .cube_source import CubeSource
 from .errors import InputError, OutputError
 from .geometry import anchor_pixel, celestial_frame
 from .headers import header_beam, header_frequency, header_unit, option_beam
@@ -28,155 +28,11 @@ from .image import (
     _units,
 )
 from .observation import Beam, Observation
-from .pixels import PixelSource, to_float32
+from .pixels import to_float32
 from .scratch import scratch_copy
 from .spectral import SpectralAxis, read_spectral_axis, spectral_axis_number
 
-__all__ = ["Cube", "CubeSource", "PixelBeam", "is_cube", "open_cube"]
-
-Window3 = tuple[slice, slice, slice]
-# Bytes of a file that are mapped at the same time.
-MAPPED_BYTES = 128 * 2**20
-
-
-@dataclass(frozen=True)
-class CubeSource:
-    """The voxels of one cube on disk: small, immutable and picklable, so that every worker can hold it.
-
-    Attributes
-    ----------
-    path : Path
-        The file that is read, a file in the scratch folder when the cube came compressed.
-    hdu : int
-    shape : (nchan, ny, nx)
-    dtype : str
-        numpy type of the stored values, with their byte order.
-    offset : int
-        Byte at which the first voxel begins.
-    channel_step : int
-        Stored values from one channel to the next; more than ny * nx where polarisations lie between.
-    scale, zero, blank
-        As `survey_io.pixels.PixelSource`.
-    scratch : bool
-        True when ``path`` is a copy that was unpacked and may be deleted.
-    """
-
-    path: Path
-    hdu: int
-    shape: tuple[int, int, int]
-    dtype: str
-    offset: int
-    channel_step: int
-    scale: float = 1.0
-    zero: float = 0.0
-    blank: int | None = None
-    scratch: bool = False
-
-    def read(self, window: Window3 | None = None, *, every: int = 1) -> np.ndarray:
-        """Copy a window of the cube into memory.
-
-        Parameters
-        ----------
-        window : (slice, slice, slice), optional
-            Channels, rows and columns, step 1. It may reach outside the cube. None reads everything.
-        every : int
-            Read only each so-manieth channel of the window, which must then lie within the cube.
-
-        Returns
-        -------
-        ndarray, float32, C-contiguous, native byte order
-            NaN where the cube has no value (blank, infinite or outside the cube).
-
-        Raises
-        ------
-        InputError
-            When the file has gone or has become shorter since it was opened.
-        """
-        spans = [slice(0, n) for n in self.shape] if window is None else window
-        sides = tuple(max(s.stop - s.start, 0) for s in spans)
-        if every > 1:
-            return self._read_inside(*spans, every)
-        inside = [slice(max(s.start, 0), min(s.stop, n)) for s, n in zip(spans, self.shape, strict=True)]
-        if min(sides) == 0 or any(s.start >= s.stop for s in inside):
-            return np.full(sides, np.nan, np.float32)
-        values = self._read_inside(*inside)
-        if values.shape == sides:
-            return values
-        padded = np.full(sides, np.nan, np.float32)
-        padded[tuple(slice(i.start - s.start, i.stop - s.start) for i, s in zip(inside, spans, strict=True))] = values
-        return padded
-
-    def _read_inside(self, channels: slice, rows: slice, columns: slice, every: int = 1) -> np.ndarray:
-        sides = (-(-(channels.stop - channels.start) // every), rows.stop - rows.start, columns.stop - columns.start)
-        # Every row touches whole pages of the map, which count as ours while it lasts: a few channels at once.
-        touched = sides[1] * (sides[2] * np.dtype(self.dtype).itemsize + 2 * mmap.PAGESIZE)
-        group = max(1, MAPPED_BYTES // touched)
-        if group >= sides[0]:
-            return self._read_mapped(channels, rows, columns, every)
-        values = np.empty(sides, np.float32)
-        for done in range(0, sides[0], group):
-            first = channels.start + done * every
-            part = slice(first, min(first + group * every, channels.stop))
-            values[done : done + group] = self._read_mapped(part, rows, columns, every)
-        return values
-
-    def _read_mapped(self, channels: slice, rows: slice, columns: slice, every: int) -> np.ndarray:
-        dtype = np.dtype(self.dtype)
-        nx, count, step = self.shape[2], -(-(channels.stop - channels.start) // every), every * self.channel_step
-        first = channels.start * self.channel_step + rows.start * nx
-        needed = (count - 1) * step + (rows.stop - rows.start) * nx
-        try:
-            # The map lives as long as this call: one that stays open grows the resident set to the file's size.
-            flat = np.memmap(
-                self.path, dtype=dtype, mode="r", offset=self.offset + first * dtype.itemsize, shape=(needed,)
-            )
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{self.path}: channels {channels.start} to {channels.stop} can no longer be read ({error}); expected "
-                "the file to stay as it was when it was opened, open it again",
-                path=str(self.path),
-            ) from error
-        size = dtype.itemsize
-        stored = np.lib.stride_tricks.as_strided(
-            flat[columns.start :],
-            shape=(count, rows.stop - rows.start, columns.stop - columns.start),
-            strides=(step * size, nx * size, size),
-            writeable=False,
-        )
-        return to_float32(stored, scale=self.scale, zero=self.zero, blank=self.blank)
-
-    def plane(self, channel: int) -> PixelSource:
-        """One channel as the pixels of an image."""
-        return PixelSource(
-            self.path, self.hdu, self.shape[1:], self.dtype,
-            self.offset + channel * self.channel_step * np.dtype(self.dtype).itemsize,
-            self.scale, self.zero, self.blank, self.scratch,
-        )  # fmt: skip
-
-
-class PixelBeam(NamedTuple):
-    """A cube's beam in pixels.
-
-    Attributes
-    ----------
-    major, minor : float
-        FWHM, px.
-    theta : float
-        From +x towards +y, rad.
-    areas : ndarray of shape (nchan,) or None
-        Solid angle of each channel's own beam, px; None where all are alike.
-    """
-
-    major: float
-    minor: float
-    theta: float
-    areas: np.ndarray | None = None
-
-    def area(self, channels: slice) -> Any:
-        """Solid angle in px: one number, or one for each of the channels."""
-        if self.areas is None:
-            return np.pi / (4 * np.log(2)) * self.major * self.minor
-        return self.areas[channels]
+__all__ = ["Cube", "is_cube", "open_cube"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -383,12 +239,12 @@ def _build(
     scale = float(np.sqrt(abs(np.linalg.det(plane.jacobian(x, y)))))
     beams = None
     if beam is None:
-        beams = _beam_table(hdus, shape[0])
+        beams = beam_table(hdus, shape[0])
         if beams:
             beams = tuple(_to_icrs_north(each, plane, scale, x, y) for each in beams)
             order = np.argsort([each.major * each.minor for each in beams])
             beam = beams[int(order[len(order) // 2])]
-            notes.append(f"a beam for each channel, {_range(beams)}: the median one stands for all")
+            notes.append(f"a beam for each channel, {beam_range(beams)}: the median one stands for all")
         else:
             beam, note = header_beam(header, hdus, largest=scale * max(shape[1:]))
             notes.append(note)
@@ -399,39 +255,6 @@ def _build(
         plane, pixel_scale=scale, beam=beam, frequency=frequency, notes=tuple(text for text in notes if text)
     )
     return Cube(pixels, spectral, plane, beams or None)
-
-
-def _range(beams: tuple[Beam, ...]) -> str:
-    major = [beam.major for beam in beams]
-    return f"{min(major):.4g} to {max(major):.4g} arcsec"
-
-
-def _beam_table(hdus: fits.HDUList, channels: int) -> tuple[Beam, ...]:
-    """Beams of a CASA BEAMS table, one per channel, where they differ; gaps take the nearest channel's."""
-    try:
-        table = next((h for h in hdus if h.name == "BEAMS" and isinstance(h, fits.BinTableHDU)), None)
-    except (OSError, ValueError, fits.VerifyError):
-        return ()
-    if table is None or not {"BMAJ", "BMIN", "BPA"} <= {name.upper() for name in table.columns.names}:
-        return ()
-    columns = {column.name.upper(): column for column in table.columns}
-    factor = {name: u.Unit(columns[name].unit or "arcsec").to(u.arcsec) for name in ("BMAJ", "BMIN")}
-    angle = u.Unit(columns["BPA"].unit or "deg").to(u.deg)
-    major, minor = (np.asarray(table.data[columns[n].name], float) * factor[n] for n in ("BMAJ", "BMIN"))
-    pa = np.asarray(table.data[columns["BPA"].name], float) * angle
-    number = np.arange(len(major))
-    if "CHAN" in columns:
-        number = np.asarray(table.data[columns["CHAN"].name], int)
-    if "POL" in columns:
-        first = np.asarray(table.data[columns["POL"].name], int)
-        keep = first == first.min()
-        major, minor, pa, number = major[keep], minor[keep], pa[keep], number[keep]
-    good = np.isfinite(major * minor * pa) & (major > 0) & (minor > 0)
-    if not good.any() or (np.allclose(major[good], major[good][0]) and np.allclose(minor[good], minor[good][0])):
-        return ()
-    major, minor, pa, number = major[good], minor[good], pa[good], number[good]
-    nearest = np.abs(number[None] - np.arange(channels)[:, None]).argmin(axis=1)
-    return tuple(Beam(major[i], minor[i], pa[i], "table") for i in nearest)
 
 
 def _raw_cube(

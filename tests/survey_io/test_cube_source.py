@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import survey_io.cube
+import survey_io.cube_source
 from survey_io.cube import open_cube
 from survey_io.simulate.hi import HiModel, simulate_hi, write_hi
 
@@ -15,7 +15,7 @@ def test_windows_do_not_depend_on_what_is_mapped(tmp_path, monkeypatch, mapped):
     model = HiModel(shape=(40, 24, 30))
     cube, galaxies = simulate_hi(model, seed=2)
     source = open_cube(write_hi(model, cube, galaxies, tmp_path)["cube"]).pixels
-    monkeypatch.setattr(survey_io.cube, "MAPPED_BYTES", mapped)
+    monkeypatch.setattr(survey_io.cube_source, "MAPPED_BYTES", mapped)
     window = (slice(3, 38), slice(5, 20), slice(-2, 31))
     read = source.read(window)
     assert read.shape == (35, 15, 33) and read.flags.c_contiguous
