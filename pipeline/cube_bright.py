@@ -1,7 +1,9 @@
-"""What a network for cubes was never shown: bright galaxies many beams across, found by two wide filters.
+"""What a network for cubes was never shown: bright galaxies wider than those of its training.
 
-Networks learn galaxies of up to a few beams, as a distant survey holds them, and doubt a nearby disc that fills their
-field. Noise and badly subtracted continuum never look like one: the first is faint, the second no wider than a beam.
+Networks learn galaxies as a distant survey holds them, and doubt a nearby disc that fills their field or a line wider
+than most. Noise never looks like one, for it is faint, nor does badly subtracted continuum, which is no wider than a
+beam and far below ten sigma in a voxel. Two wide filters find what the network does not see at all, and what it sees
+but doubts is trusted where a voxel is too bright to be noise.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ BLOCK = (4, 2, 2)
 NARROW, WIDE, BOXCAR = 1.0, 3.0, 5
 # S/N of the wide filter that makes a detection, and by how much it has to exceed that of the narrow one.
 BRIGHT, EXTENDED = 14.0, 1.25
-# Log odds of such a detection.
-LOGIT = 4.0
+# A detection with a voxel of this S/N, and at least this share of the highest within so many voxels more, gets at least
+# these log odds.
+BRIGHT_VOXEL, BRIGHT_SHARE, BRIGHT_AROUND, BRIGHT_LOGIT = 10.0, 0.8, (16, 6, 6), 4.0
 SAMPLE_SIDES = (256, 160, 160)
 FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
 TRUNCATE = 3.0
@@ -81,9 +84,42 @@ def find_bright(snr: np.ndarray, beam_px: float, rms: tuple[float, ...], reach: 
     centre = centre[~np.array(explained, bool)] if len(centre) else centre
     count = len(centre)
     return Detections(
-        centre, np.tile(size, (count, 1)).astype(np.float32), np.full(count, LOGIT, np.float32),
+        centre, np.tile(size, (count, 1)).astype(np.float32), np.full(count, BRIGHT_LOGIT, np.float32),
         np.floor(centre + 0.5).astype(np.int64), {name: np.full(count, np.nan, np.float32) for name in names},
     )  # fmt: skip
+
+
+def trust_bright_lines(found: Detections, snr: np.ndarray, halo: tuple[int, int, int]) -> np.ndarray:
+    """Log odds of detections, raised for those that hold voxels far too bright to be noise.
+
+    Galaxies wider or brighter than those of training are rare there, and a network doubts them. The brightest voxel
+    within a detection's extent has to be among the brightest around it, so that pieces of a galaxy are not raised with
+    it; their order stays.
+
+    Parameters
+    ----------
+    found : Detections
+        In window voxels.
+    snr : ndarray of float32, shape (C, H, W)
+        S/N, blanks 0.
+    halo : (channels, y, x)
+        No voxel farther from a detection is looked at: what is raised does not depend on the tiling.
+    """
+    logit = found.logit.copy()
+    for row in range(len(found)):
+        highest = []
+        for around in ((0, 0, 0), BRIGHT_AROUND):
+            reach = [
+                min(int(np.ceil(0.6 * s)) + a, h) for s, a, h in zip(found.size[row], around, halo, strict=True)
+            ]
+            box = tuple(
+                slice(max(round(c) - r, 0), round(c) + r + 1)
+                for c, r in zip(found.centre[row].tolist(), reach, strict=True)
+            )
+            highest.append(float(snr[box].max(initial=0.0)))
+        if highest[0] >= max(BRIGHT_VOXEL, BRIGHT_SHARE * highest[1]):
+            logit[row] = max(logit[row], BRIGHT_LOGIT + 0.01 * logit[row])
+    return logit
 
 
 def _filtered(snr: np.ndarray, beam_px: float, reach: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,9 +13,6 @@ from models.detections import Detections
 
 # Candidates less likely than this are not carried further: they could not end in a catalogue.
 MIN_PROBABILITY = 0.03
-# A detection with a voxel of this S/N, and at least this share of the highest within so many voxels more, gets at least
-# these log odds.
-BRIGHT_VOXEL, BRIGHT_SHARE, BRIGHT_AROUND, BRIGHT_LOGIT = 10.0, 0.8, (16, 6, 6), 4.0
 # Two detections nearer than this part of the larger one's extent, axis by axis, are one galaxy.
 SAME_SOURCE = 0.6
 # Extents below these do not tell two sources apart: channels, and beams.
@@ -94,19 +91,18 @@ class NetworkCubeFinder:
     """A network detector behind an engine."""
 
     def __init__(self, spec: CubeFinderSpec):
+        from models.beam import beam_vector
         from models.engines.base import EngineSpec
-        from models.loader import beam_vector
-        from models.weights import load_weights
+        from models.outline import load_outline
 
-        module, _ = load_weights(spec.model)
-        self.head = module.head
+        self.head = load_outline(spec.model)[0].head
         self.engine = EngineSpec(spec.model, spec.engine, spec.precision, spec.threads).load()
         self.spec = spec
         self.vector = beam_vector(spec.beam)[None]
 
     def find(self, snr: np.ndarray) -> Detections:
         from models.yolo.candidates import find_candidates
-        from pipeline.cube_bright import find_bright
+        from pipeline.cube_bright import find_bright, trust_bright_lines
 
         sides = [-(-n // s) * s for n, s in zip(snr.shape, self.head.stride, strict=True)]
         image = np.zeros((1, 1, *sides), np.float32)
@@ -141,45 +137,11 @@ class NetworkCubeFinder:
         return found
 
 
-def trust_bright_lines(found: Detections, snr: np.ndarray, halo: tuple[int, int, int]) -> np.ndarray:
-    """Log odds of detections, raised for those that hold voxels far too bright to be noise.
-
-    Galaxies wider or brighter than those of training are rare there, and a network doubts them. The brightest voxel
-    within a detection's extent has to be among the brightest around it, so that pieces of a galaxy are not raised with
-    it; their order stays.
-
-    Parameters
-    ----------
-    found : Detections
-        In window voxels.
-    snr : ndarray of float32, shape (C, H, W)
-        S/N, blanks 0.
-    halo : (channels, y, x)
-        No voxel farther from a detection is looked at: what is raised does not depend on the tiling.
-    """
-    logit = found.logit.copy()
-    for row in range(len(found)):
-        highest = []
-        for around in ((0, 0, 0), BRIGHT_AROUND):
-            reach = [
-                min(int(np.ceil(0.6 * s)) + a, h) for s, a, h in zip(found.size[row], around, halo, strict=True)
-            ]
-            box = tuple(
-                slice(max(round(c) - r, 0), round(c) + r + 1)
-                for c, r in zip(found.centre[row].tolist(), reach, strict=True)
-            )
-            highest.append(float(snr[box].max(initial=0.0)))
-        if highest[0] >= max(BRIGHT_VOXEL, BRIGHT_SHARE * highest[1]):
-            logit[row] = max(logit[row], BRIGHT_LOGIT + 0.01 * logit[row])
-    return logit
-
-
 @lru_cache(maxsize=4)
 def _load(spec: CubeFinderSpec) -> Any:
-    from models.registry import get_model, list_models
+    from models.weights import needs_weights
 
-    weightless = spec.model in list_models() and not get_model(spec.model).has_weights
-    return FilterFinder(spec) if weightless else NetworkCubeFinder(spec)
+    return NetworkCubeFinder(spec) if needs_weights(spec.model) else FilterFinder(spec)
 
 
 def make_cube_finder(
@@ -193,13 +155,14 @@ def make_cube_finder(
     beam: tuple[float, float, float],
 ) -> tuple[CubeFinderSpec, dict[str, Any]]:
     """Resolve a model's name or file into a finder for this cube, and its card (empty without weights)."""
-    from models.registry import get_model, list_models
+    from models.weights import needs_weights
 
-    beam_px = math.sqrt(beam[0] * beam[1])
-    if model not in list_models() or get_model(model).has_weights:
+    if needs_weights(model):
         return _network_finder(model, pixels, noise, engine, precision, threads, beam)
     from models.detectors.smooth_clip import measure_scale_rms
+    from models.registry import get_model
 
+    beam_px = math.sqrt(beam[0] * beam[1])
     detector = get_model(model).build()
     rms = tuple(float(v) for v in measure_scale_rms(pixels, noise, beam_px, detector=detector))
     halo = tuple(int(v) for v in detector.halo(beam_px))
@@ -210,14 +173,14 @@ def _network_finder(
     model: str, pixels: Any, noise: Any, engine: str, precision: str, threads: int, beam: tuple[float, float, float]
 ) -> tuple[CubeFinderSpec, dict[str, Any]]:
     from models.engines.base import resolve_engine
-    from models.weights import load_weights
+    from models.outline import load_outline
     from pipeline.cube_bright import measure_bright_rms
 
-    module, card = load_weights(model)
-    stride = tuple(int(s) for s in module.stride)
+    outline, card = load_outline(model)
+    stride = tuple(int(s) for s in outline.stride)
     # Half the receptive field, and one cell more for the neighbours of a candidate.
     halo = tuple(
-        -(-(field // 2) // s) * s + s for field, s in zip(module.receptive_field, stride, strict=True)
+        -(-(field // 2) // s) * s + s for field, s in zip(outline.receptive_field, stride, strict=True)
     )
     resolved = resolve_engine(engine, precision=precision)
     rms = measure_bright_rms(pixels, noise, math.sqrt(beam[0] * beam[1]), halo[1])
