@@ -96,7 +96,8 @@ def _code() -> str:
             digest.update(f"{name} {version(name)}\n".encode())
         except PackageNotFoundError:
             digest.update(f"no {name}\n".encode())
-    parts = ("outline.py", "fold.py", "yolo/head.py", "engines/graph_file.py", "engines/openvino_engine.py")
+    own = ("outline.py", "fold.py", "layers.py", "yolo/head.py")
+    parts = (*own, "engines/graph_file.py", "engines/openvino_engine.py")
     for path in [*(here / part for part in parts), *sorted((here / "detectors").glob("*.py"))]:
         digest.update(path.read_bytes())
     return digest.hexdigest()

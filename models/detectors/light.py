@@ -10,34 +10,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.layers import BeamBias, begin_weights, compress
 from models.registry import register_model
 from models.yolo.head import HeadSpec
 
-# S/N is compressed by s / (k + |s|) at three scales: noise, faint and bright sources each keep resolution,
-# and the operation is exact in every engine.
+# S/N is compressed at three scales: noise, faint and bright sources each keep resolution.
 KNEES = (4.0, 32.0, 256.0)
 QUARTERS = ((0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))
 PARAMS = ("log_flux", "log_major", "log_minor", "cos_2theta", "sin_2theta")
 SCALES = ("position", "log_flux", "log_major", "log_minor", "angle")
-
-
-def compress(snr: Tensor) -> Tensor:
-    """Three compressed copies of an S/N map, (B, 1, H, W) to (B, 3, H, W), each within -1..1."""
-    size = snr.abs()
-    return torch.cat([snr / (size + knee) for knee in KNEES], dim=1)
-
-
-class BeamBias(nn.Module):
-    """Per-channel biases from the beam's (ln major, ln minor, e cos 2 theta, e sin 2 theta), FWHM in px."""
-
-    def __init__(self, widths: list[int], hidden: int = 48):
-        super().__init__()
-        self.widths = widths
-        self.layers = nn.Sequential(nn.Linear(4, hidden), nn.ReLU(), nn.Linear(hidden, sum(widths)))
-
-    def forward(self, beam: Tensor) -> list[Tensor]:
-        biases = self.layers(beam)[:, :, None, None]
-        return list(torch.split(biases, self.widths, dim=1))
 
 
 class Block(nn.Module):
@@ -84,15 +65,7 @@ class LightDetector(nn.Module):
         self.beam = BeamBias([stem, width, *[width] * len(dilations), wide])
         # Pixels seen by one cell: the stem and the stride-2 step cover 8 (4 of them the cell's own).
         self.receptive_field = 8 + sum(8 * (d + 1) for d in dilations)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                nn.init.zeros_(layer.bias)
-        nn.init.normal_(self.out.weight, std=0.02)
-        # Sources are rare: start the presence at 1 % so that the first steps do not fight the background.
-        presence = self.head.slot("presence").start
-        with torch.no_grad():
-            self.out.bias.view(self.head.boxes, -1)[:, presence : presence + 2] = -4.6
+        begin_weights(self, self.out, self.head, share=0.01)
 
     def forward(self, snr: Tensor, beam: Tensor) -> Tensor:
         """Raw maps of an S/N image.
@@ -109,7 +82,7 @@ class LightDetector(nn.Module):
         Tensor, shape (B, head.channels, H / 4, W / 4)
         """
         biases = self.beam(beam)
-        x = torch.relu(self.stem(compress(snr)) + biases[0])
+        x = torch.relu(self.stem(compress(snr, KNEES)) + biases[0])
         x = torch.relu(self.down(x) + biases[1])
         for block, bias in zip(self.blocks, biases[2:-1], strict=True):
             x = block(x, bias)

@@ -11,34 +11,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.layers import BeamBias, begin_weights, compress
 from models.registry import register_model
 from models.yolo.head import HeadSpec
 
-# S/N is compressed by s / (k + |s|): nearly linear for noise, whose sum over many voxels is what shows a faint line,
+# S/N is compressed: nearly linear for noise, whose sum over many voxels is what shows a faint line,
 # and bounded for bright galaxies.
 KNEES = (5.0, 60.0)
 QUARTERS = ((0.5, 0.25, 0.25), (0.5, 0.25, 0.75), (0.5, 0.75, 0.25), (0.5, 0.75, 0.75))
 PARAMS = ("log_flux", "log_size", "log_w20", "inclination", "cos_theta", "sin_theta")
 SCALES = ("position", "log_flux", "log_size", "log_w20", "inclination", "angle")
-
-
-def compress(snr: Tensor, knees: tuple[float, ...] = KNEES) -> Tensor:
-    """Compressed copies of an S/N cube, (B, 1, C, H, W) to (B, len(knees), C, H, W), each within -1..1."""
-    size = snr.abs()
-    return torch.cat([snr / (size + knee) for knee in knees], dim=1)
-
-
-class BeamBias3d(nn.Module):
-    """Per-channel biases from the beam's (ln major, ln minor, e cos 2 theta, e sin 2 theta), FWHM in px."""
-
-    def __init__(self, widths: list[int], hidden: int = 48):
-        super().__init__()
-        self.widths = widths
-        self.layers = nn.Sequential(nn.Linear(4, hidden), nn.ReLU(), nn.Linear(hidden, sum(widths)))
-
-    def forward(self, beam: Tensor) -> list[Tensor]:
-        biases = self.layers(beam)[:, :, None, None, None]
-        return list(torch.split(biases, self.widths, dim=1))
 
 
 class Block3d(nn.Module):
@@ -80,19 +62,11 @@ class Light3dDetector(nn.Module):
         self.blocks = nn.ModuleList(Block3d(width, d) for d in dilations)
         self.mix = nn.Conv3d(width, wide, 1)
         self.out = nn.Conv3d(wide, self.head.channels, 1)
-        self.beam = BeamBias3d([stem, width, *[width] * len(dilations), wide])
+        self.beam = BeamBias([stem, width, *[width] * len(dilations), wide], ndim=3)
         # A cell's own voxels and what the stem reaches beyond them; then each block's taps.
         taps = sum(1 + d for d in dilations)
         self.receptive_field = (12 + 16 * taps, 6 + 8 * len(dilations), 6 + 8 * len(dilations))
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv3d):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                nn.init.zeros_(layer.bias)
-        nn.init.normal_(self.out.weight, std=0.02)
-        # Galaxies are rare: start the presence at 0.3% so that the first steps do not fight the background.
-        presence = self.head.slot("presence").start
-        with torch.no_grad():
-            self.out.bias.view(self.head.boxes, -1)[:, presence : presence + 2] = -5.8
+        begin_weights(self, self.out, self.head, share=0.003)
 
     def forward(self, snr: Tensor, beam: Tensor) -> Tensor:
         """Raw maps of an S/N cube.
@@ -109,7 +83,7 @@ class Light3dDetector(nn.Module):
         Tensor, shape (B, head.channels, C / 8, H / 4, W / 4)
         """
         biases = self.beam(beam)
-        x = torch.relu(self.stem(compress(snr)) + biases[0])
+        x = torch.relu(self.stem(compress(snr, KNEES)) + biases[0])
         x = torch.relu(self.down(x) + biases[1])
         for block, bias in zip(self.blocks, biases[2:-1], strict=True):
             x = block(x, bias)

@@ -8,10 +8,10 @@ one set of weights serves any unit, depth and sampling. Nine boxes divide the ce
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from models.detectors.light import KNEES, PARAMS, SCALES, BeamBias, compress
+from models.detectors.light import KNEES, PARAMS, SCALES
+from models.layers import BeamBias, begin_weights, compress
 from models.registry import register_model
 from models.yolo.head import HeadSpec
 
@@ -75,18 +75,7 @@ class Sdc1Detector(nn.Module):
         layers += [nn.Dropout(dropout), nn.Conv2d(width, self.head.channels, 1)]
         self.blocks.append(nn.Sequential(*layers))
         self.beam = BeamBias([LAYERS[number - 1][0] for number in BEAM_LAYERS])
-        self._initialise()
-
-    def _initialise(self) -> None:
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, a=SLOPE, nonlinearity="leaky_relu")
-                nn.init.zeros_(layer.bias)
-        last = self.blocks[-1][-1]
-        nn.init.normal_(last.weight, std=0.01)
-        # Nearly all boxes of a sky are empty: a presence of 1% to start from saves many steps.
-        with torch.no_grad():
-            last.bias.view(self.head.boxes, -1)[:, self.head.slot("presence")] = -4.6
+        begin_weights(self, self.blocks[-1][-1], self.head, share=0.01, slope=SLOPE, std=0.01)
 
     def forward(self, snr: Tensor, beam: Tensor) -> Tensor:
         """Raw maps of an S/N image.
@@ -102,7 +91,7 @@ class Sdc1Detector(nn.Module):
         -------
         Tensor, shape (B, head.channels, H / 16, W / 16)
         """
-        maps = compress(snr)
+        maps = compress(snr, KNEES)
         for block, bias in zip(self.blocks, self.beam(beam), strict=False):
             maps = block(maps) + bias
         return self.blocks[-1](maps)

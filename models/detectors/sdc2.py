@@ -8,10 +8,10 @@ an upper and a lower half in channels, so that two galaxies on one line of sight
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from models.detectors.light3d import KNEES, PARAMS, SCALES, BeamBias3d, compress
+from models.detectors.light3d import KNEES, PARAMS, SCALES
+from models.layers import BeamBias, begin_weights, compress
 from models.registry import register_model
 from models.yolo.head import HeadSpec
 
@@ -72,19 +72,8 @@ class Sdc2Detector(nn.Module):
         self.blocks.append(nn.Sequential(*layers))
         # Even kernels see one voxel more to one side of a cell's centre than to the other.
         self.receptive_field = tuple(f + f % 2 + 2 * (axis == 0) for axis, f in enumerate(field))
-        self.beam = BeamBias3d([LAYERS[number - 1][0] for number in BEAM_LAYERS])
-        self._initialise()
-
-    def _initialise(self) -> None:
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv3d):
-                nn.init.kaiming_normal_(layer.weight, a=SLOPE, nonlinearity="leaky_relu")
-                nn.init.zeros_(layer.bias)
-        last = self.blocks[-1][-1]
-        nn.init.normal_(last.weight, std=0.01)
-        # Nearly all boxes of a cube are empty: a presence of 0.3% to start from saves many steps.
-        with torch.no_grad():
-            last.bias.view(self.head.boxes, -1)[:, self.head.slot("presence")] = -5.8
+        self.beam = BeamBias([LAYERS[number - 1][0] for number in BEAM_LAYERS], ndim=3)
+        begin_weights(self, self.blocks[-1][-1], self.head, share=0.003, slope=SLOPE, std=0.01)
 
     def forward(self, snr: Tensor, beam: Tensor) -> Tensor:
         """Raw maps of an S/N cube, (B, 1, C, H, W) with C a multiple of 16, H and W of 8; see `light3d`.
@@ -93,7 +82,7 @@ class Sdc2Detector(nn.Module):
         -------
         Tensor, shape (B, head.channels, C / 16, H / 8, W / 8)
         """
-        maps = compress(snr)
+        maps = compress(snr, KNEES)
         for block, bias in zip(self.blocks, self.beam(beam), strict=False):
             maps = block(maps) + bias
         return self.blocks[-1](maps)

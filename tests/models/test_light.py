@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.detectors.light import KNEES, LightDetector, build_light, compress
+from models.detectors.light import KNEES, LightDetector, build_light
+from models.layers import compress
 from models.loader import beam_vector
 
 BEAM = torch.from_numpy(beam_vector((4.0, 3.0, 0.7)))[None]
@@ -106,12 +107,12 @@ def test_the_beam_matters(net: LightDetector) -> None:
 
 def test_compression_is_odd_bounded_and_rising() -> None:
     snr = torch.linspace(-300, 300, 2001).reshape(1, 1, 1, -1)
-    out = compress(snr)
+    out = compress(snr, KNEES)
     assert out.shape == (1, len(KNEES), 1, 2001) and out.abs().max() <= 1
     assert (out.diff(dim=-1) > 0).all()
-    assert compress(torch.full((1, 1, 1, 1), 1e30)).max() <= 1
+    assert compress(torch.full((1, 1, 1, 1), 1e30), KNEES).max() <= 1
     torch.testing.assert_close(out, -out.flip(-1))
-    half = compress(torch.tensor(KNEES).reshape(1, 1, 1, -1))[0, :, 0].diagonal()
+    half = compress(torch.tensor(KNEES).reshape(1, 1, 1, -1), KNEES)[0, :, 0].diagonal()
     torch.testing.assert_close(half, torch.full((len(KNEES),), 0.5))
 
 
