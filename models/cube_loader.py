@@ -7,17 +7,13 @@ receding side follow each of these, a flip of the channels among them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from scipy.ndimage import gaussian_filter1d
-from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
 
-from models.loader import beam_vector
+from models.fields import Field, PooledFields
 from models.yolo.assign import assign_centres
 from models.yolo.head import HeadSpec
 from survey_io.simulate import hi
@@ -219,7 +215,7 @@ def encode_lines(g: dict[str, np.ndarray], beam_px: float, spec: HeadSpec) -> di
     }  # fmt: skip
 
 
-class CubeFields(IterableDataset):
+class CubeFields(PooledFields):
     """Endless batches of fields for detectors of lines in cubes; the interface is that of `models.loader.SkyFields`.
 
     Parameters
@@ -243,60 +239,24 @@ class CubeFields(IterableDataset):
         self, spec: HeadSpec, *, batch: int, size: tuple[int, int, int], seed: int, pool: int = 40, renew: int = 6,
         cube_shape: tuple[int, int, int] = (256, 112, 112), templates: Path | None = None,
     ):  # fmt: skip
-        super().__init__()
-        self.spec, self.batch, self.size, self.seed = spec, batch, tuple(size), seed
-        self.pool, self.renew, self.templates = pool, renew, templates
+        grid = tuple(n // s for n, s in zip(size, spec.stride, strict=True))
+        super().__init__(batch=batch, seed=seed, assigned=(spec.boxes, *grid), first=4, pool=pool, renew=renew)
+        self.spec, self.size, self.templates = spec, tuple(size), templates
         self.cube_shape = tuple(max(c, n + 16) for c, n in zip(cube_shape, self.size, strict=True))
-        self.grid = tuple(n // s for n, s in zip(self.size, spec.stride, strict=True))
-        anchors = spec.anchor_positions(self.grid).reshape(-1, 3)
         per_axis = [len({anchor[axis] for anchor in spec.anchors}) for axis in range(3)]
         # Distances are taken in units of the anchors' pitch; half a diagonal between anchors misses no galaxy.
-        self.pitch = np.array(spec.stride) / np.array(per_axis)
-        self.anchors, self.radius = anchors / self.pitch, 0.51 * np.sqrt(3)
+        self.pitch, self.radius = np.array(spec.stride) / np.array(per_axis), 0.51 * np.sqrt(3)
+        self.anchors = spec.anchor_positions(grid).reshape(-1, 3) / self.pitch
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]]:
-        worker = get_worker_info()
-        rng = np.random.default_rng([self.seed, 0 if worker is None else worker.id])
-        cubes: list[HiCube] = []
-        step = 0
-        while True:
-            # The pool fills while training runs, so that the first step does not wait for it.
-            if len(cubes) < 4:
-                cubes += [draw_cube(self.cube_shape, rng, templates=self.templates) for _ in range(4 - len(cubes))]
-            elif len(cubes) < self.pool and step % 2 == 0:
-                cubes.append(draw_cube(self.cube_shape, rng, templates=self.templates))
-            elif step % self.renew == 0:
-                cubes[int(rng.integers(len(cubes)))] = draw_cube(self.cube_shape, rng, templates=self.templates)
-            yield self.make_batch(cubes, rng)
-            step += 1
+    def draw(self, rng: np.random.Generator) -> HiCube:
+        """See `PooledFields`."""
+        return draw_cube(self.cube_shape, rng, templates=self.templates)
 
-    def make_batch(
-        self, cubes: list[HiCube], rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """S/N (B, 1, C, H, W), beams (B, 4), assignment (B, boxes, *grid) and targets of one batch."""
-        images, beams, assigned, rows = [], [], [], []
-        offset = 0
-        for _ in range(self.batch):
-            snr, galaxies, beam = crop_cube(cubes[int(rng.integers(len(cubes)))], self.size, rng)
-            target = encode_lines(galaxies, beam[0], self.spec)
-            ignore = galaxies["snr"] < DEMANDED
-            found = assign_centres(
-                self.anchors, target["centre"] / self.pitch, np.full(len(ignore), self.radius),
-                np.log(np.maximum(galaxies["flux"], 1e-3)), ignore,
-            )  # fmt: skip
-            # Only demanded targets enter the table; their rows are counted over the batch.
-            number = np.cumsum(~ignore) - 1 + offset
-            found = np.where(found >= 0, number[np.maximum(found, 0)] if len(number) else found, found)
-            offset += int((~ignore).sum())
-            rows.append({name: value[~ignore] for name, value in target.items()})
-            images.append(snr[None])
-            beams.append(beam_vector(beam))
-            assigned.append(found.reshape(self.spec.boxes, *self.grid))
-        columns = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-        targets = {name: torch.from_numpy(value.astype(np.float32)) for name, value in columns.items()}
-        return (
-            torch.from_numpy(np.stack(images).astype(np.float32)),
-            torch.from_numpy(np.stack(beams)),
-            torch.from_numpy(np.stack(assigned).astype(np.int64)),
-            targets,
-        )
+    def cut(self, sky: HiCube, rng: np.random.Generator) -> Field:
+        """See `PooledFields`."""
+        snr, galaxies, beam = crop_cube(sky, self.size, rng)
+        target = encode_lines(galaxies, beam[0], self.spec)
+        ignore = galaxies["snr"] < DEMANDED
+        radius, priority = np.full(len(ignore), self.radius), np.log(np.maximum(galaxies["flux"], 1e-3))
+        found = assign_centres(self.anchors, target["centre"] / self.pitch, radius, priority, ignore)
+        return Field(snr, beam, target, found, ignore)

@@ -7,15 +7,11 @@ no field comes twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
 
-from models.beam import beam_vector
+from models.fields import Field, PooledFields
 from models.yolo.assign import assign_centres
 from models.yolo.head import HeadSpec
 from survey_io.background import ArrayPixels, estimate_background
@@ -134,7 +130,7 @@ def positive_radius(beam_fwhm: float) -> float:
     return max(0.4 * beam_fwhm, 1.45)
 
 
-class SkyFields(IterableDataset):
+class SkyFields(PooledFields):
     """Endless batches of fields for detectors whose head has fixed anchors.
 
     Parameters
@@ -152,59 +148,24 @@ class SkyFields(IterableDataset):
         self, spec: HeadSpec, *, batch: int, size: int, seed: int,
         pool: int = 64, sky_size: int = 640, renew: int = 6,
     ):  # fmt: skip
-        super().__init__()
-        self.spec, self.batch, self.size, self.seed = spec, batch, size, seed
-        self.pool, self.sky_size, self.renew = pool, max(sky_size, size + 64), renew
         grid = tuple(size // s for s in spec.stride)
-        self.grid = grid
+        super().__init__(batch=batch, seed=seed, assigned=(spec.boxes, *grid), first=8, pool=pool, renew=renew)
+        self.spec, self.size, self.sky_size = spec, size, max(sky_size, size + 64)
         self.anchors = spec.anchor_positions(grid).reshape(-1, spec.ndim)
         # Half the diagonal between anchors: no source falls between them.
         self.smallest_radius = 0.51 * np.sqrt(spec.ndim) * max(spec.stride) / spec.boxes ** (1 / spec.ndim)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]]:
-        worker = get_worker_info()
-        rng = np.random.default_rng([self.seed, 0 if worker is None else worker.id])
-        skies: list[Sky] = []
-        step = 0
-        while True:
-            # The pool fills while training runs, so that the first step does not wait for it.
-            if len(skies) < 8:
-                skies += [draw_sky(self.sky_size, rng) for _ in range(8 - len(skies))]
-            elif len(skies) < self.pool:
-                skies.append(draw_sky(self.sky_size, rng))
-            elif step % self.renew == 0:
-                skies[int(rng.integers(len(skies)))] = draw_sky(self.sky_size, rng)
-            yield self.make_batch(skies, rng)
-            step += 1
+    def draw(self, rng: np.random.Generator) -> Sky:
+        """See `PooledFields`."""
+        return draw_sky(self.sky_size, rng)
 
-    def make_batch(
-        self, skies: list[Sky], rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """S/N (B, 1, H, W), beams (B, 4), assignment (B, boxes, *grid) and targets of one batch."""
-        images, beams, assigned, rows = [], [], [], []
-        offset = 0
-        for _ in range(self.batch):
-            snr, fields, beam = crop_field(skies[int(rng.integers(len(skies)))], self.size, rng)
-            target = encode_targets(fields, beam)
-            fwhm = float(np.sqrt(beam[0] * beam[1]))
-            radius = np.full(len(target["beam"]), max(positive_radius(fwhm), self.smallest_radius))
-            ignore = fields["snr"] < DEMANDED
-            found = assign_centres(
-                self.anchors, target["centre"], radius, np.log(np.maximum(fields["flux"], 1e-3)), ignore
-            )
-            # Only demanded targets enter the table; their rows are counted over the batch.
-            number = np.cumsum(~ignore) - 1 + offset
-            found = np.where(found >= 0, number[np.maximum(found, 0)] if len(number) else found, found)
-            offset += int((~ignore).sum())
-            rows.append({name: value[~ignore] for name, value in target.items()})
-            images.append(snr[None])
-            beams.append(beam_vector(beam))
-            assigned.append(found.reshape(self.spec.boxes, *self.grid))
-        columns = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-        targets = {name: torch.from_numpy(value.astype(np.float32)) for name, value in columns.items()}
-        return (
-            torch.from_numpy(np.stack(images)),
-            torch.from_numpy(np.stack(beams)),
-            torch.from_numpy(np.stack(assigned).astype(np.int64)),
-            targets,
-        )
+    def cut(self, sky: Sky, rng: np.random.Generator) -> Field:
+        """See `PooledFields`."""
+        snr, fields, beam = crop_field(sky, self.size, rng)
+        target = encode_targets(fields, beam)
+        fwhm = float(np.sqrt(beam[0] * beam[1]))
+        radius = np.full(len(target["beam"]), max(positive_radius(fwhm), self.smallest_radius))
+        ignore = fields["snr"] < DEMANDED
+        priority = np.log(np.maximum(fields["flux"], 1e-3))
+        found = assign_centres(self.anchors, target["centre"], radius, priority, ignore)
+        return Field(snr, beam, target, found, ignore)

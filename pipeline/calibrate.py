@@ -58,7 +58,7 @@ class Sample:
 def sky_shifts(sample: Sample, calibration: Calibration) -> list[float]:
     """The correction that each sky's own negative asks for."""
     return [
-        fit_shift(_logit(table["score"]), negative, searched, beams, calibration).shift
+        fit_shift(logit_of(table["score"]), negative, searched, beams, calibration).shift
         for table, _, negative, searched, beams in sample.skies
     ]
 
@@ -110,7 +110,8 @@ def draw_sample(model: str, *, skies: int, size: int, seed: int, report: Callabl
     return Sample(found)
 
 
-def _logit(score: np.ndarray) -> np.ndarray:
+def logit_of(score: np.ndarray) -> np.ndarray:
+    """Log odds of a catalogue's ``score``, which is a probability."""
     score = np.clip(np.asarray(score, float), 1e-7, 1 - 1e-7)
     return np.log(score / (1 - score))
 
@@ -118,7 +119,7 @@ def _logit(score: np.ndarray) -> np.ndarray:
 def fit_reliability(sample: Sample) -> Calibration:
     """Logistic map from the detector's log odds to being real, and what the negated images have to do with it."""
     table = sample.table
-    x, real = _logit(table["score"]), np.asarray(table["real"], float)
+    x, real = logit_of(table["score"]), np.asarray(table["real"], float)
     # Every sky counts alike, or the crowded ones would decide.
     weight = np.concatenate([np.full(len(sky[0]), 1.0 / max(len(sky[0]), 50)) for sky in sample.skies])
 
@@ -141,7 +142,7 @@ def fit_noise_share(sample: Sample, calibration: Calibration) -> Calibration:
     """How many of a sky's false detections its negative shows, by density: measured on skies with known truth."""
     ratios, densities, weights = [], [], []
     for table, _, negative, searched, beams in sample.skies:
-        p = calibration.probability(_logit(table["score"]))
+        p = calibration.probability(logit_of(table["score"]))
         false = ((p > COUNTED) & ~np.asarray(table["real"])).sum() * searched
         count = (calibration.probability(negative) > COUNTED).sum()
         ratios.append(np.log((count + 0.5) / (false + 0.5)))
@@ -161,7 +162,7 @@ def corrected_probability(sample: Sample, calibration: Calibration) -> np.ndarra
     shifts = sky_shifts(sample, calibration)
     return np.concatenate(
         [
-            calibration.probability(_logit(sky[0]["score"]), shift)
+            calibration.probability(logit_of(sky[0]["score"]), shift)
             for sky, shift in zip(sample.skies, shifts, strict=True)
         ]
     )
@@ -229,7 +230,7 @@ def choose_threshold(sample: Sample, calibration: Calibration) -> tuple[float, d
     for threshold in np.arange(0.3, 0.96, 0.02):
         value = matched = rows = 0
         for (table, truth, *_), shift in zip(sample.skies, shifts, strict=True):
-            keep = calibration.probability(_logit(table["score"]), shift) >= threshold
+            keep = calibration.probability(logit_of(table["score"]), shift) >= threshold
             if not keep.any():
                 continue
             result = score_sdc1(as_sdc1(table[keep]), as_sdc1(truth), frequency=SDC1_FREQUENCY)
@@ -278,11 +279,7 @@ def calibrate(
     return {
         "threshold": threshold,
         "calibration": {
-            "reliability": {
-                "slope": round(calibration.slope, 4), "intercept": round(calibration.intercept, 4),
-                "noise_share": round(calibration.noise_share, 4), "confusion": round(calibration.confusion, 2),
-                "shift_width": calibration.shift_width,
-            },
+            "reliability": calibration.for_card(),
             "fit_from": fit_from,
             "flux_weight": flux_weight,
         },

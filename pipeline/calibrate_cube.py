@@ -15,7 +15,7 @@ import numpy as np
 from astropy.table import Table
 
 from models.cube_loader import draw_model
-from pipeline.calibrate import LOWEST_SCORE, Sample, fit_reliability, reliability_curve, sky_shifts
+from pipeline.calibrate import LOWEST_SCORE, Sample, fit_reliability, logit_of, reliability_curve, sky_shifts
 from pipeline.cube_catalogue import ESTIMATED
 from pipeline.detect_cube import analyse_cube
 from pipeline.gaussians import beam_area
@@ -88,7 +88,7 @@ def choose_cube_threshold(sample: Sample, calibration: Calibration) -> tuple[flo
     for threshold in THRESHOLDS:
         value = matched = rows = 0
         for (table, truth, *_), shift in zip(sample.skies, shifts, strict=True):
-            keep = calibration.probability(_logit(table["score"]), shift) >= threshold
+            keep = calibration.probability(logit_of(table["score"]), shift) >= threshold
             if not keep.any():
                 continue
             result = score_sdc2(sdc2_columns(table[keep]), truth)
@@ -97,11 +97,6 @@ def choose_cube_threshold(sample: Sample, calibration: Calibration) -> tuple[flo
             best = float(threshold)
             figures = {"sdc2_score": round(value, 2), "reliability": round(matched / rows, 4), "rows": int(rows)}
     return round(best, 2), figures
-
-
-def _logit(score: np.ndarray) -> np.ndarray:
-    score = np.clip(np.asarray(score, float), 1e-7, 1 - 1e-7)
-    return np.log(score / (1 - score))
 
 
 def recommend_measurements(sample: Sample) -> dict[str, float]:
@@ -169,11 +164,7 @@ def calibrate_cube(
     return {
         "threshold": threshold,
         "calibration": {
-            "reliability": {
-                "slope": round(calibration.slope, 4), "intercept": round(calibration.intercept, 4),
-                "noise_share": round(calibration.noise_share, 4), "confusion": round(calibration.confusion, 2),
-                "shift_width": calibration.shift_width,
-            },
+            "reliability": calibration.for_card(),
             "measured_from": measured_from,
         },
         "score": {

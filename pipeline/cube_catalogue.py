@@ -104,13 +104,13 @@ def build_cube_catalogue(
     if spectral.rest_frequency is not None:
         _velocities(columns, m, spectral)
         _sizes(columns, m, cube, cosmology)
-    _estimates(columns, found.params, cube, scale)
+    _estimates(columns, found.params, cube)
     _recommend(columns, found.params, measured_from or {})
     return make_cube_table(columns, unit)
 
 
-def _estimates(columns: dict[str, Any], p: dict[str, np.ndarray], cube: Cube, scale: float) -> None:
-    """The network's own estimates, where there is a network."""
+def _estimates(columns: dict[str, Any], p: dict[str, np.ndarray], cube: Cube) -> None:
+    """The network's own estimates, where there is a network; fluxes are corrected as ``local_rms`` is."""
     if "net_flux" not in p:
         return
     plane, spectral, z = cube.plane, cube.spectral, columns["z"]

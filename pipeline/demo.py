@@ -49,7 +49,7 @@ class Demonstration:
 def run_demo(
     folder: Path,
     *,
-    model: str = "light",
+    model: str = "auto",
     size: int = 1024,
     seed: int = 11,
     progress: Callable[[str, int, int], None] | None = None,
@@ -61,7 +61,7 @@ def run_demo(
     folder : Path
         For everything that is written; made when missing.
     model : str
-        Name of a model or a weights file.
+        Name of a model or a weights file; "auto" for the default.
     size : int
         Side of the sky in pixels.
     seed : int
@@ -83,14 +83,13 @@ def run_demo(
     report = evaluate(result.files["fits"], sky["truth"], picture=picture)
     result.files["evaluation"] = picture
     marks.append(time.perf_counter())
-    names = ("simulate", "detect", "evaluate")
-    seconds = {name: end - begin for name, begin, end in zip(names, marks[:-1], marks[1:], strict=True)}
-    return Demonstration(sky, result, report, seconds)
+    return Demonstration(sky, result, report, _seconds(marks))
 
 
 def run_cube_demo(
     folder: Path,
     *,
+    model: str = "auto",
     seed: int = 11,
     shape: tuple[int, int, int] = CUBE_SHAPE,
     progress: Callable[[str, int, int], None] | None = None,
@@ -101,6 +100,8 @@ def run_cube_demo(
     ----------
     folder : Path
         For everything that is written; made when missing.
+    model : str
+        Name of a model for cubes, or a weights file; "auto" for the default.
     seed : int
     shape : (nchan, ny, nx)
     progress : callable, optional
@@ -113,13 +114,18 @@ def run_cube_demo(
     if progress:
         progress("simulate", 0, 1)
     # Six times as many galaxies as the challenge has and a quarter of its noise, so that a small cube shows something.
-    model = HiModel(shape=shape, density=6.0, rms=6e-6)
-    sky = write_hi(model, *simulate_hi(model, seed=seed), folder)
+    cube = HiModel(shape=shape, density=6.0, rms=6e-6)
+    sky = write_hi(cube, *simulate_hi(cube, seed=seed), folder)
     marks.append(time.perf_counter())
-    result = detect(sky["cube"], DetectOptions(output=folder, fresh=True, products=CUBE_PRODUCTS), progress=progress)
+    options = DetectOptions(output=folder, model=model, fresh=True, products=CUBE_PRODUCTS)
+    result = detect(sky["cube"], options, progress=progress)
     marks.append(time.perf_counter())
     report = evaluate_lines(result.files["fits"], sky["truth"])
     marks.append(time.perf_counter())
+    return Demonstration(sky, result, report, _seconds(marks))
+
+
+def _seconds(marks: list[float]) -> dict[str, float]:
+    """Wall time of each step between the marks."""
     names = ("simulate", "detect", "evaluate")
-    seconds = {name: end - begin for name, begin, end in zip(names, marks[:-1], marks[1:], strict=True)}
-    return Demonstration(sky, result, report, seconds)
+    return {name: end - begin for name, begin, end in zip(names, marks[:-1], marks[1:], strict=True)}

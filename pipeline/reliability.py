@@ -38,6 +38,10 @@ class Calibration:
     confusion: float = 100.0
     shift_width: float = 0.5
 
+    def for_card(self) -> dict[str, float]:
+        """Rounded, as a card keeps it."""
+        return {name: round(value, 4) for name, value in asdict(self).items()}
+
     def probability(self, logit: np.ndarray, shift: float = 0.0) -> np.ndarray:
         """Calibrated probability, 0..1."""
         odds = self.intercept + self.slope * np.asarray(logit, np.float64) + shift

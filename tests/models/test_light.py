@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from models.beam import beam_vector
 from models.detectors.light import KNEES, LightDetector, build_light
 from models.layers import compress
-from models.loader import beam_vector
 
 BEAM = torch.from_numpy(beam_vector((4.0, 3.0, 0.7)))[None]
 

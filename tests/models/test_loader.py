@@ -7,12 +7,12 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 
+from models.beam import beam_vector
 from models.detectors.light import LightDetector
 from models.loader import (
     DEMANDED,
     Sky,
     SkyFields,
-    beam_vector,
     crop_field,
     draw_sky,
     encode_targets,
