@@ -29,6 +29,8 @@ EDGE_SHARE, FLAGGED_SHARE, CONTINUUM_SHARE = 0.3, 0.2, 0.3
 # Share of fields with wavy baselines: far below the noise of a voxel, and several sigma when summed along a line of
 # sight, as around bright galaxies and continuum of real cubes.
 BASELINE_SHARE, BASELINE_AMPLITUDE = 0.25, 0.3
+# Share of cubes whose galaxies are up to e^3 times brighter than the challenge's: what was never shown is doubted.
+BRIGHT_SHARE = 0.2
 # Share of cubes whose channels are correlated (Hanning smoothing), as those of older telescopes are.
 HANNING_SHARE = 0.2
 
@@ -86,6 +88,10 @@ def draw_cube(shape: tuple[int, int, int], rng: np.random.Generator, *, template
     if model.first_frequency > 1.15e9:
         # Nearby galaxies of the challenge's fluxes would be tiny: theirs are larger, and so are their widths.
         galaxies.size *= np.exp(rng.uniform(0, 1.2, len(galaxies)))
+        if model.templates is None:
+            galaxies.w20 *= np.exp(rng.uniform(0, 0.8, len(galaxies)))
+    if rng.random() < BRIGHT_SHARE:
+        galaxies.flux *= np.exp(rng.uniform(0, 3, len(galaxies)))
         if model.templates is None:
             galaxies.w20 *= np.exp(rng.uniform(0, 0.8, len(galaxies)))
     sky = np.zeros(shape, np.float32)
