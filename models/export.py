@@ -8,11 +8,12 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models.registry import unknown_name
+from models.signature import network_inputs, random_input
 from survey_io.errors import OptionError, OutputError, SkysiftError
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ def export(
 ) -> Path:
     """Write a network with its weights as a graph, after checking that it computes what torch does.
 
-    The graph has inputs ``snr`` (batch, 1, height, width), with the channels before the height for cubes, and ``beam``
-    (batch, 4), and the output ``raw``, all float32, with any batch and sides (multiples of the stride). Batch
-    normalisation is folded.
+    The graph of a detector has inputs ``snr`` (batch, 1, height, width), with the channels before the height for cubes,
+    and ``beam`` (batch, 4), with any batch and sides (multiples of the stride); that of a classifier has ``spectrum``
+    (batch, channels, bins of its grid). The output is ``raw``; all are float32. Batch normalisation is folded.
 
     Parameters
     ----------
@@ -83,9 +84,7 @@ def export(
                 os.replace(file, target.parent / file.name)
         described = {
             **asdict(card),
-            "stride": list(module.head.stride),
-            "receptive_field": module.receptive_field,
-            "head": asdict(module.head),
+            **describe(module),
             "agreement_with_torch": difference,
         }
         text = json.dumps(described, indent=2, allow_nan=False) + "\n"
@@ -95,19 +94,28 @@ def export(
     return target
 
 
+def describe(module: nn.Module) -> dict[str, Any]:
+    """What a reader of a network's answers has to know beside its card."""
+    if hasattr(module, "head"):
+        return {
+            "stride": list(module.head.stride), "receptive_field": module.receptive_field, "head": asdict(module.head)
+        }  # fmt: skip
+    return {"answers": asdict(module.answers), "grid": asdict(module.grid)}
+
+
 def _disagreement(module: nn.Module, path: Path, run: Callable[..., np.ndarray]) -> float:
     """Largest difference between graph and torch over the largest output, on shapes never traced with."""
     import torch
 
     worst = 0.0
-    rng = np.random.default_rng(0)
+    names = [one.name for one in network_inputs(module)]
     for batch, cells in ((1, (3, 5, 2)), (3, (4, 2, 3))):
-        sides = [n * side for n, side in zip(cells, module.head.stride, strict=False)]
-        snr = rng.normal(scale=5.0, size=(batch, 1, *sides))
-        snr, beam = snr.astype(np.float32), rng.normal(size=(batch, 4)).astype(np.float32)
+        free = sum(isinstance(side, str) for side in network_inputs(module)[0].shape)
+        given = random_input(module, batch=batch, cells=cells[:free], seed=batch)
         with torch.inference_mode():
-            expected = module(torch.from_numpy(snr), torch.from_numpy(beam)).numpy()
-        worst = max(worst, float(np.abs(run(path, snr, beam) - expected).max() / np.abs(expected).max()))
+            expected = module(*map(torch.from_numpy, given)).numpy()
+        came = run(path, dict(zip(names, given, strict=True)))
+        worst = max(worst, float(np.abs(came - expected).max() / np.abs(expected).max()))
     return worst
 
 
@@ -117,10 +125,10 @@ def _write_onnx(module: nn.Module, path: Path) -> None:
     write_onnx(module, path)
 
 
-def _run_onnx(path: Path, snr: np.ndarray, beam: np.ndarray) -> np.ndarray:
+def _run_onnx(path: Path, given: dict[str, np.ndarray]) -> np.ndarray:
     from models.engines.onnx_engine import open_runtime
 
-    return open_runtime(str(path)).run(["raw"], {"snr": snr, "beam": beam})[0]
+    return open_runtime(str(path)).run(["raw"], given)[0]
 
 
 def _write_openvino(module: nn.Module, path: Path) -> None:
@@ -129,10 +137,10 @@ def _write_openvino(module: nn.Module, path: Path) -> None:
     write_openvino(module, path)
 
 
-def _run_openvino(path: Path, snr: np.ndarray, beam: np.ndarray) -> np.ndarray:
+def _run_openvino(path: Path, given: dict[str, np.ndarray]) -> np.ndarray:
     from models.engines.openvino_engine import compile_graph
 
-    return compile_graph(str(path))({"snr": snr, "beam": beam})[0]
+    return compile_graph(str(path))(given)[0]
 
 
 _FORMATS = {

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 
 from models.registry import unknown_name
+from models.signature import NetworkInput
 from survey_io.errors import OptionError
 
 if TYPE_CHECKING:
@@ -41,21 +42,21 @@ class Engine(Protocol):
     precision: str
     threads: int
 
-    def __call__(self, snr: np.ndarray, beam: np.ndarray) -> np.ndarray:
-        """Raw maps of a batch.
+    def __call__(self, *arrays: np.ndarray) -> np.ndarray:
+        """The network's answer for a batch.
 
         Parameters
         ----------
-        snr : np.ndarray
-            (B, 1, H, W) float32, or (B, 1, C, H, W) of a cube: signal-to-noise; sides are multiples of the network's
-            stride.
-        beam : np.ndarray
-            (B, 4) float32: ln major, ln minor (FWHM in pixels), e cos 2theta, e sin 2theta.
+        *arrays : np.ndarray
+            What `models.signature.network_inputs` names, float32. A detector takes snr, (B, 1, H, W), or
+            (B, 1, C, H, W) of a cube: signal-to-noise with sides that are multiples of the network's stride; and beam,
+            (B, 4): ln major, ln minor (FWHM in pixels), e cos 2theta, e sin 2theta.
 
         Returns
         -------
         np.ndarray
-            (B, channels, H / stride, W / stride) float32, owned by the caller, in whichever memory order.
+            Of a detector the raw maps, (B, channels, H / stride, W / stride), of a classifier (B, outputs); float32,
+            owned by the caller, in whichever memory order.
         """
         ...
 
@@ -155,7 +156,7 @@ def load_engine(name: str, module: nn.Module, *, precision: str = "f32", threads
     name : str
         An engine's name, or "auto": the fastest that is installed.
     module : nn.Module
-        A detector, ``forward(snr, beam) -> raw``. Left untouched: the engine works on a copy in evaluation
+        A detector or classifier, ``forward(*inputs) -> raw``. Left untouched: the engine works on a copy in evaluation
         mode whose batch normalisations are folded into the weights.
     precision : str
         "f32", or "bf16", whose outputs differ by about 1%: faster on an AMD Zen 4, slower on an Intel Xeon whose
@@ -231,20 +232,25 @@ _loaded: dict[EngineSpec, Engine] = {}
 _lock = threading.Lock()
 
 
-def check_input(snr: np.ndarray, beam: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def check_input(arrays: tuple[np.ndarray, ...], inputs: tuple[NetworkInput, ...]) -> list[np.ndarray]:
     """Contiguous float32 views of an engine's input, or a clear error.
 
     Raises
     ------
     ValueError
-        When the shapes are not (B, 1, *sides) with 1 to 3 sides, and (B, 4).
+        When the number of arrays or a shape is not what the network takes, or the batches differ.
     """
-    if snr.ndim not in (3, 4, 5) or snr.shape[1] != 1 or beam.shape != (snr.shape[0], 4):
-        raise ValueError(
-            f"an engine takes snr (B, 1, H, W), or (B, 1, C, H, W) of a cube, and beam (B, 4); "
-            f"got {snr.shape} and {beam.shape}"
+    fitting = len(arrays) == len(inputs) and len({len(array) for array in arrays}) == 1
+    for array, expected in zip(arrays, inputs, strict=False):
+        fitting &= array.ndim == 1 + len(expected.shape) and all(
+            isinstance(side, str) or side == came for side, came in zip(expected.shape, array.shape[1:], strict=True)
         )
-    return np.ascontiguousarray(snr, dtype=np.float32), np.ascontiguousarray(beam, dtype=np.float32)
+    if not fitting:
+        wanted = " and ".join(f"{one.name} (B, {', '.join(map(str, one.shape))})" for one in inputs)
+        raise ValueError(
+            f"an engine of this network takes {wanted}; got {' and '.join(str(array.shape) for array in arrays)}"
+        )
+    return [np.ascontiguousarray(array, dtype=np.float32) for array in arrays]
 
 
 def _order(name: str) -> int:

@@ -15,17 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 _KEPT_GRAPHS = 16
-
-
-def example_input(module: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
-    """A small input to trace with. The batch is 2, since exporters take 1 for a constant."""
-    import torch
-
-    return torch.zeros(2, 1, *(4 * side for side in module.head.stride)), torch.zeros(2, 4)
 
 
 def cached_graph(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.engines.base import check_input, register_engine
+from models.signature import example_input, network_inputs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,16 +30,18 @@ class OnnxEngine:
 
         self.precision = precision
         self.threads = threads
+        self._inputs = network_inputs(module)
         graph = cached_graph(module, ".onnx", write_onnx, writer=f"opset {OPSET}")
         self._runtime = open_runtime(str(graph), threads)
         # A call runs in its own thread beside the runtime's: one at a time keeps to the number asked for.
         self._turn = threading.Lock()
 
-    def __call__(self, snr: np.ndarray, beam: np.ndarray) -> np.ndarray:
+    def __call__(self, *arrays: np.ndarray) -> np.ndarray:
         """See `models.engines.base.Engine`."""
-        snr, beam = check_input(snr, beam)
+        given = check_input(arrays, self._inputs)
+        named = {one.name: array for one, array in zip(self._inputs, given, strict=True)}
         with self._turn:
-            return self._runtime.run(["raw"], {"snr": snr, "beam": beam})[0]
+            return self._runtime.run(["raw"], named)[0]
 
     def close(self) -> None:
         """See `models.engines.base.Engine`."""
@@ -58,13 +61,16 @@ def open_runtime(path: str, threads: int = 1):  # noqa: ANN201  (onnxruntime is 
 
 
 def write_onnx(module: nn.Module, path: Path) -> None:
-    """Write a network as ONNX: inputs snr (batch, 1, height, width) and beam (batch, 4), output raw."""
+    """Write a network as ONNX: its inputs by name with any batch and free sides, and the output raw."""
     import torch
 
-    from models.engines.graph_file import example_input, quiet
+    from models.engines.graph_file import quiet
 
-    sides = ("length", "height", "width")[-module.head.ndim :] if module.head.ndim > 1 else ("length",)
-    sizes = ({0: "batch", **{2 + axis: name for axis, name in enumerate(sides)}}, {0: "batch"})
+    inputs = network_inputs(module)
+    sizes = tuple(
+        {0: "batch", **{axis + 1: side for axis, side in enumerate(one.shape) if isinstance(side, str)}}
+        for one in inputs
+    )
     with quiet():
         program = torch.onnx.export(
             module,
@@ -72,7 +78,7 @@ def write_onnx(module: nn.Module, path: Path) -> None:
             dynamo=True,
             opset_version=OPSET,
             dynamic_shapes=sizes,
-            input_names=["snr", "beam"],
+            input_names=[one.name for one in inputs],
             output_names=["raw"],
             verbose=False,
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.engines.base import check_input, register_engine
+from models.signature import NetworkInput, example_input, network_inputs
 from survey_io.errors import OptionError
 
 if TYPE_CHECKING:
@@ -66,21 +67,23 @@ class OpenVinoEngine:
 
             module = cached_graph(module, ".xml", write_openvino, writer=import_openvino().__version__)
         self.graph = module
+        self._inputs = _graph_inputs(module)
         _check_precision(precision)
         self._compiled: dict[tuple, _Compiled] = {}
         self._calls = 0
         self._turn, self._cube_turn = threading.Lock(), threading.Lock()
 
-    def __call__(self, snr: np.ndarray, beam: np.ndarray) -> np.ndarray:
+    def __call__(self, *arrays: np.ndarray) -> np.ndarray:
         """See `models.engines.base.Engine`."""
-        snr, beam = check_input(snr, beam)
-        with self._cube_turn if snr.ndim == 5 else contextlib.nullcontext():
-            return self._infer(snr, beam)
+        given = check_input(arrays, self._inputs)
+        with self._cube_turn if given[0].ndim == 5 else contextlib.nullcontext():
+            return self._infer({one.name: array for one, array in zip(self._inputs, given, strict=True)})
 
-    def _infer(self, snr: np.ndarray, beam: np.ndarray) -> np.ndarray:
-        request = self._request(snr.shape, beam)
-        # A graph for one beam holds it.
-        given = {"snr": snr, "beam": beam} if len(request.model_inputs) == 2 else {"snr": snr}
+    def _infer(self, given: dict[str, np.ndarray]) -> np.ndarray:
+        request = self._request(given[self._inputs[0].name].shape, given.get("beam"))
+        if len(request.model_inputs) < len(given):
+            # A graph for one beam holds it.
+            given = {name: array for name, array in given.items() if name != "beam"}
         answer = request.model_outputs[0].partial_shape
         if answer.is_dynamic:
             request.infer(given, share_inputs=True)
@@ -92,9 +95,9 @@ class OpenVinoEngine:
         request.infer(given, share_inputs=True)
         return np.moveaxis(raw, -1, 1)
 
-    def _request(self, shape: tuple[int, ...], beam: np.ndarray) -> Any:
-        """This thread's request of the graph for a shape and beam."""
-        known = beam[:1] if (beam == beam[0]).all() else None
+    def _request(self, shape: tuple[int, ...], beam: np.ndarray | None) -> Any:
+        """This thread's request of the graph for a shape and, where the network asks for one, a beam."""
+        known = beam[:1] if beam is not None and (beam == beam[0]).all() else None
         seen = None if known is None else known.tobytes()
         with self._turn:
             self._calls += 1
@@ -124,16 +127,32 @@ class OpenVinoEngine:
             graph.remove_parameter(parameter)
         if shape is not None:
             answer = graph.get_results()[0]
-            axes = np.array([0, *range(2, len(shape)), 1])
+            axes = np.array([0, *range(2, answer.get_output_partial_shape(0).rank.get_length()), 1])
             channels_last = openvino.opset13.transpose(answer.input_value(0), openvino.opset13.constant(axes))
             graph.remove_result(answer)
             graph.add_results([openvino.opset13.result(channels_last)])
-            graph.reshape({"snr": list(shape), **({"beam": [shape[0], 4]} if beam is None else {})})
+            first, *others = [port.get_any_name() for port in graph.inputs]
+            graph.reshape({first: list(shape), **{name: [shape[0], 4] for name in others}})
         return compile_graph(graph, precision=self.precision, threads=self.threads)
 
     def close(self) -> None:
         """See `models.engines.base.Engine`."""
         self._compiled.clear()
+
+
+def _graph_inputs(path: Path) -> tuple[NetworkInput, ...]:
+    """The inputs of a graph file: a side that may have any length is called by its axis."""
+    ports = import_openvino().Core().read_model(str(path)).inputs
+    return tuple(
+        NetworkInput(
+            port.get_any_name(),
+            tuple(
+                f"side {axis}" if side.is_dynamic else side.get_length()
+                for axis, side in enumerate(port.partial_shape[1:], 1)
+            ),
+        )
+        for port in ports
+    )
 
 
 def _check_precision(precision: str) -> None:
@@ -162,14 +181,14 @@ def write_openvino(module: nn.Module, path: Path) -> None:
 
     Converted from torch directly: 0.8 s for the reference network, where the way over ONNX takes 5 s.
     """
-    from models.engines.graph_file import example_input, quiet
+    from models.engines.graph_file import quiet
 
     openvino = import_openvino()
     with quiet():
         graph = openvino.convert_model(module, example_input=example_input(module))
-    shapes = ([-1, 1, *(-1,) * module.head.ndim], [-1, 4])
-    for port, name, shape in zip(graph.inputs, ("snr", "beam"), shapes, strict=True):
-        port.get_tensor().set_names({name})
+    for port, one in zip(graph.inputs, network_inputs(module), strict=True):
+        shape = [-1, *(-1 if isinstance(side, str) else side for side in one.shape)]
+        port.get_tensor().set_names({one.name})
         port.get_node().set_partial_shape(openvino.PartialShape(shape))
     graph.outputs[0].get_tensor().set_names({"raw"})
     graph.validate_nodes_and_infer_types()
