@@ -32,6 +32,8 @@ class Spectrum:
         Row or extension of the file, counted from 0, where the file holds several.
     rest_frequency : float, optional
         Hz; what a velocity axis counts from.
+    convention : str
+        Of a velocity axis: "radio", "optical" or "relativistic".
     notes : tuple of str
         What was assumed or repaired while reading, one sentence each.
     """
@@ -45,6 +47,7 @@ class Spectrum:
     error: np.ndarray | None = None
     row: int | None = None
     rest_frequency: float | None = None
+    convention: str = "radio"
     notes: tuple[str, ...] = field(default=())
 
     @property
