@@ -1,4 +1,4 @@
-"""One readable training loop for detectors: mixed precision, moving average, warm-up and cosine, resume.
+"""One readable training loop for all networks: mixed precision, moving average, warm-up and cosine, resume.
 
 Runs on CPU and GPU. A run is bounded by steps or by minutes, whichever comes first, and its learning rate
 follows the fraction that is done, so that a run of any length ends annealed.
@@ -11,23 +11,16 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
-from models.cube_loader import CubeFields
-from models.loader import SkyFields
+from models.detector_lesson import DetectorLesson, memory_format
 from models.registry import get_model
-from models.yolo.head import HeadSpec
-from models.yolo.loss import LossWeights, yolo_loss
 from survey_io.memory import keep_freed_memory
-
-# Faint galaxies in a cube are hard to tell from noise and three or four anchors answer for each: at equal weights
-# presence would drown what is learned of sizes and angles.
-CUBE_WEIGHTS = LossWeights(presence=0.5, objectness=0.1, background=0.5, size=0.3, position=0.5, params=1.0, angle=1.5)
 
 
 class TrainOptions(BaseModel):
@@ -35,7 +28,7 @@ class TrainOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field("light", description="registered detector to train")
+    name: str = Field("light", description="registered network to train")
     output: Path = Field(Path("training"), description="folder of checkpoints, log and pictures")
     steps: int = Field(40_000, ge=1, description="optimiser steps")
     minutes: float | None = Field(None, gt=0, description="bound on the wall time, minutes")
@@ -43,6 +36,7 @@ class TrainOptions(BaseModel):
     size: int = Field(256, ge=64, description="side of a field, px")
     cube_size: tuple[int, int, int] = Field((128, 48, 48), description="sides of a cube's field, (channels, y, x)")
     templates: Path | None = Field(None, description="folder of real HI galaxies that cubes are made of, as SDC2's")
+    data: Path | None = Field(None, description="folder or file of the real data that a recipe trains on")
     learning_rate: float = Field(2e-3, gt=0)
     final_rate: float = Field(0.01, ge=0, le=1, description="last learning rate over the first")
     warm_up: int = Field(300, ge=0, description="steps of linear warm-up")
@@ -61,6 +55,34 @@ class TrainOptions(BaseModel):
     start: Path | None = Field(None, description="weights file to start from")
     calibration_skies: int = Field(24, ge=0, description="held-out skies that calibrate the weights; 0: none")
     model_options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Lesson(Protocol):
+    """What a network learns from and how it is judged; a network with a method ``lesson(options)`` brings its own."""
+
+    def batches(self, *, seed: int) -> IterableDataset:
+        """Endless batches to train on."""
+        ...
+
+    def held_out(self) -> list[Any]:
+        """Batches that are never trained on, the same at every call."""
+        ...
+
+    def loss(
+        self, net: nn.Module, batch: Any, device: torch.device, precision: str
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Forward pass and loss of one batch on a device, with its terms by name."""
+        ...
+
+    def draw(self, net: nn.Module, batch: Any, path: Path) -> None:
+        """Picture of what the network answers for a batch."""
+        ...
+
+
+def make_lesson(net: nn.Module, options: TrainOptions) -> Lesson:
+    """The network's own lesson, else that of detectors."""
+    own = getattr(net, "lesson", None)
+    return DetectorLesson(net.head, options) if own is None else own(options)
 
 
 def choose_device(name: str) -> torch.device:
@@ -94,38 +116,13 @@ class MovingAverage:
                 self.values[name].copy_(value)
 
 
-def memory_format(ndim: int) -> torch.memory_format:
-    """Layout in which convolutions of so many dimensions are fastest."""
-    return {2: torch.channels_last, 3: torch.channels_last_3d}.get(ndim, torch.contiguous_format)
-
-
-def make_fields(head: HeadSpec, options: TrainOptions, *, seed: int, pool: int) -> SkyFields | CubeFields:
-    """Endless batches for a head of two (sky) or three dimensions (cubes)."""
-    if head.ndim == 3:
-        return CubeFields(
-            head, batch=options.batch, size=options.cube_size, seed=seed, pool=pool, templates=options.templates
-        )
-    return SkyFields(head, batch=options.batch, size=options.size, seed=seed, pool=pool)
-
-
-def batch_loss(net: nn.Module, batch: tuple, device: torch.device, precision: str) -> tuple[Tensor, dict[str, float]]:
-    """Forward pass and loss of one batch on a device."""
-    snr, beam, assigned, targets = batch
-    snr = snr.to(device, non_blocking=True).contiguous(memory_format=memory_format(net.head.ndim))
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        raw = net(snr, beam.to(device))
-    targets = {name: value.to(device) for name, value in targets.items()}
-    weights = CUBE_WEIGHTS if net.head.ndim == 3 else None
-    return yolo_loss(raw, assigned.to(device), targets, net.head, weights=weights)
-
-
 @torch.no_grad()
-def validate(net: nn.Module, batches: list, device: torch.device) -> dict[str, float]:
+def validate(net: nn.Module, lesson: Lesson, batches: list, device: torch.device) -> dict[str, float]:
     """Mean loss terms over fixed batches, in full precision."""
     net.eval()
     sums: dict[str, float] = {}
     for batch in batches:
-        loss, parts = batch_loss(net, batch, device, "f32")
+        loss, parts = lesson.loss(net, batch, device, "f32")
         for name, value in {"loss": float(loss), **parts}.items():
             sums[name] = sums.get(name, 0.0) + value / len(batches)
     net.train()
@@ -140,7 +137,7 @@ def save_checkpoint(path: Path, **state: Any) -> None:
 
 
 def train(options: TrainOptions, *, report: Callable[[str], None] = print) -> Path:
-    """Train a detector on simulated sky.
+    """Train a network, on simulated sky or on what its lesson holds.
 
     Parameters
     ----------
@@ -166,7 +163,8 @@ def train(options: TrainOptions, *, report: Callable[[str], None] = print) -> Pa
         from safetensors.torch import load_file
 
         net.load_state_dict(load_file(options.start))
-    net = net.to(device, memory_format=memory_format(net.head.ndim))
+    lesson = make_lesson(net, options)
+    net = net.to(device, memory_format=memory_format(get_model(options.name).ndim))
     average = MovingAverage(net, options.ema)
     optimiser = torch.optim.AdamW(
         net.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, betas=(0.9, 0.98)
@@ -180,12 +178,10 @@ def train(options: TrainOptions, *, report: Callable[[str], None] = print) -> Pa
         average.values = state["average"]
         first, spent, history = state["step"], state["seconds"], state["history"]
     # A resumed run must not see the first run's fields again: the seed moves with the step.
-    fields = make_fields(net.head, options, seed=options.seed + 1000 * first, pool=options.pool)
+    fields = lesson.batches(seed=options.seed + 1000 * first)
     workers = {"num_workers": options.loaders, "prefetch_factor": 4} if options.loaders else {}
     loader = iter(DataLoader(fields, batch_size=None, **workers))
-    validation = make_fields(net.head, options, seed=987_654, pool=16)
-    source = iter(validation)
-    held_out = [next(source) for _ in range(24)][8:]
+    held_out = lesson.held_out()
     (folder / "options.json").write_text(options.model_dump_json(indent=1))
     began = time.monotonic()
     running: dict[str, float] = {}
@@ -195,7 +191,7 @@ def train(options: TrainOptions, *, report: Callable[[str], None] = print) -> Pa
         done = max(step / options.steps, seconds / (60 * options.minutes) if options.minutes else 0.0)
         for group in optimiser.param_groups:
             group["lr"] = options.learning_rate * rate_factor(step, done, options)
-        loss, parts = batch_loss(net, next(loader), device, options.precision)
+        loss, parts = lesson.loss(net, next(loader), device, options.precision)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(net.parameters(), options.clip)
@@ -212,9 +208,9 @@ def train(options: TrainOptions, *, report: Callable[[str], None] = print) -> Pa
         if step % options.save_every == 0 or last:
             current = {name: value.clone() for name, value in net.state_dict().items()}
             net.load_state_dict(average.values)
-            score = validate(net, held_out, device)
+            score = validate(net, lesson, held_out, device)
             if step % options.picture_every == 0 or last:
-                draw_predictions(net, held_out[0], folder / f"step_{step:06d}.png")
+                lesson.draw(net, held_out[0], folder / f"step_{step:06d}.png")
             net.load_state_dict(current)
             history.append({"step": step, "minutes": seconds / 60, **score})
             (folder / "history.json").write_text(json.dumps(history, indent=1))
@@ -225,36 +221,3 @@ def train(options: TrainOptions, *, report: Callable[[str], None] = print) -> Pa
                 step=step, seconds=seconds, history=history, name=options.name, model_options=net.options,
             )  # fmt: skip
     return checkpoint
-
-
-@torch.no_grad()
-def draw_predictions(net: nn.Module, batch: tuple, path: Path) -> None:
-    """Picture of a batch's first fields: S/N with true centres (red) and the map of P beside it.
-
-    Of cubes the highest values over the channels are shown.
-    """
-    from matplotlib.figure import Figure
-
-    snr, beam, assigned, targets = batch
-    device = next(net.parameters()).device
-    net.eval()
-    raw = net(snr[:3].to(device), beam[:3].to(device)).float().cpu()
-    net.train()
-    spec = net.head
-    values = raw.reshape(len(raw), spec.boxes, spec.box_channels, *raw.shape[2:])
-    presence = torch.sigmoid(values[:, :, spec.slot("presence").start]).amax(dim=1)
-    shown = snr[:3, 0]
-    if spec.ndim == 3:
-        presence, shown = presence.amax(dim=1), shown.amax(dim=1)
-    figure = Figure(figsize=(10, 5 * len(raw)))
-    axes = figure.subplots(len(raw), 2, squeeze=False)
-    for i, (left, right) in enumerate(axes):
-        left.imshow(torch.asinh(shown[i] / 3).numpy(), origin="lower", cmap="gray", vmin=-1.2, vmax=3)
-        right.imshow(presence[i].numpy(), origin="lower", vmin=0, vmax=1)
-        rows = assigned[i][assigned[i] >= 0].unique()
-        centre = targets["centre"][rows].numpy()
-        left.scatter(centre[:, -1], centre[:, -2], s=30, edgecolors="red", facecolors="none", linewidths=0.7)
-        left.set_title(f"S/N, {len(rows)} demanded sources")
-        right.set_title("P per cell")
-    figure.tight_layout()
-    figure.savefig(path, dpi=60)

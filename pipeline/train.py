@@ -1,4 +1,4 @@
-"""From options to weights that ship: train, calibrate on held-out skies, write the card."""
+"""From options to weights that ship: train, calibrate on what was held out, write the card."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.calibrate import calibrate
 
 
 def train_and_publish(options: TrainOptions, *, report: Callable[[str], None] = print) -> Path:
-    """Train a detector and make weights of its last checkpoint.
+    """Train a network and make weights of its last checkpoint.
 
     Returns
     -------
@@ -28,7 +28,7 @@ def train_and_publish(options: TrainOptions, *, report: Callable[[str], None] = 
 
 
 def publish(checkpoint: Path, options: TrainOptions, *, report: Callable[[str], None] = print) -> Path:
-    """Turn a checkpoint into weights with a card, calibrated on held-out simulated skies.
+    """Turn a checkpoint into weights with a card, calibrated on held-out simulated skies or held-out examples.
 
     Parameters
     ----------
@@ -49,11 +49,22 @@ def publish(checkpoint: Path, options: TrainOptions, *, report: Callable[[str], 
     path = checkpoint.with_name(f"{state['name']}.safetensors")
     fields = state["step"] * options.batch
     last = state["history"][-1]
+    detector = get_model(state["name"]).kind == "detector"
+    if detector:
+        examples = None
+        seen = f"{fields:,} fields of {trained_on(module.head.ndim, options)}"
+    else:
+        examples = module.lesson(options).examples
+        seen = f"{fields:,} draws of {examples.description}"
     card = Card(
         model=state["name"],
         options=state["model_options"],
-        input_scaling="background-subtracted data over local rms, blanks 0; beam in px beside it",
-        trained_on=f"{fields:,} fields of {trained_on(module.head.ndim, options)}",
+        input_scaling=(
+            "background-subtracted data over local rms, blanks 0; beam in px beside it"
+            if detector
+            else "flux conserved on the network's grid, normalised by its own prepare(); what is missing is marked"
+        ),
+        trained_on=seen,
         seed=options.seed,
         command=command_line(options),
         cost=f"{state['seconds'] / 60:.0f} minutes on {os.cpu_count()} cores ({platform.machine()}), "
@@ -63,7 +74,11 @@ def publish(checkpoint: Path, options: TrainOptions, *, report: Callable[[str], 
     )
     save_weights(module, card, path)
     if options.calibration_skies:
-        if module.head.ndim == 3:
+        if examples is not None:
+            from pipeline.calibrate_classifier import calibrate_classifier
+
+            found = {"threshold": 0.5, **calibrate_classifier(module.eval(), examples, report=report)}
+        elif module.head.ndim == 3:
             from pipeline.calibrate_cube import calibrate_cube
 
             found = calibrate_cube(str(path), cubes=options.calibration_skies, report=report)
@@ -100,6 +115,6 @@ def command_line(options: TrainOptions) -> str:
         if value != plain[name]
     }  # fmt: skip
     # Folders are named without the place where they lay.
-    changed |= {name: Path(changed[name]).name for name in ("start", "templates") if name in changed}
+    changed |= {name: Path(changed[name]).name for name in ("start", "templates", "data") if name in changed}
     words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in changed.items())
     return f"skysift train {options.name} {words}".strip()

@@ -30,6 +30,9 @@ def train(
     templates: Path | None = typer.Option(
         None, metavar="DIR", help="Real HI galaxies to make cubes of, in the layout of SDC2's atlas."
     ),
+    data: Path | None = typer.Option(
+        None, metavar="DIR", help="Real data that a recipe trains on, in the layout that it names."
+    ),
     config: Path | None = typer.Option(
         None, metavar="FILE.yaml", help="Recipe with these and further options, as in flows/recipes."
     ),
@@ -52,6 +55,7 @@ def train(
         "name": name, "output": output, "steps": steps, "minutes": minutes, "batch": batch, "size": size,
         "learning_rate": learning_rate, "precision": precision, "seed": seed, "device": device,
         "threads": threads, "resume": resume or None, "start": start, "templates": templates,
+        "data": data,
         "calibration_skies": calibration_skies,
     }  # fmt: skip
     options = resolve_options(TrainOptions, given, config=config)
