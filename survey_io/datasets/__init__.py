@@ -1,0 +1,1 @@
+"""Real data that networks are trained on and measured with, one file per dataset."""
