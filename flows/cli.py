@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 import typer
 
 from . import environment as environment
-from .commands import demo, detect, evaluate, export, listing, simulate, train
+from .commands import classify, demo, detect, evaluate, export, listing, simulate, train
 from .server import exit_on_sigterm
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ simulate_app = typer.Typer(
     help="Simulate a sky with a truth table.", no_args_is_help=True, rich_markup_mode=None
 )
 app.command("detect")(detect.detect)
+app.command("classify")(classify.classify)
 app.add_typer(simulate_app, name="simulate")
 simulate_app.command("continuum")(simulate.continuum)
 simulate_app.command("hi")(simulate.hi)

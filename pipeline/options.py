@@ -14,7 +14,7 @@ AnyModel = TypeVar("AnyModel", bound=BaseModel)
 FORMATS = ("fits", "votable", "parquet", "ecsv", "csv", "sdc1", "sdc2")
 
 
-def _split(value: Any) -> Any:
+def split_commas(value: Any) -> Any:
     """Let a comma list on the command line stand for a sequence."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
@@ -23,7 +23,7 @@ def _split(value: Any) -> Any:
 
 def _beam(value: Any) -> Any:
     """Complete ``MAJ[,MIN[,PA]]`` to three numbers: a round beam, position angle 0."""
-    parts = _split(value)
+    parts = split_commas(value)
     if isinstance(parts, (int, float)):
         parts = (parts,)
     if not isinstance(parts, (tuple, list)):
@@ -44,11 +44,11 @@ def _beam(value: Any) -> Any:
 
 def _numbers(value: Any) -> Any:
     """Let a comma list of numbers on the command line stand for a sequence."""
-    parts = _split(value)
+    parts = split_commas(value)
     return tuple(float(part) for part in parts) if isinstance(parts, tuple) else parts
 
 
-def _products(value: Any) -> Any:
+def whole_or_all(value: Any) -> Any:
     """``all``, or a number of sources; nothing and "none" stand for 0."""
     if value is None:
         return 0
@@ -178,7 +178,7 @@ class DetectOptions(Options):
         description="Keep rows with p_real of at least this, 0 to 1; null = the model's own.",
     )
     tile: int = Field(1536, ge=64, le=16384, description="Side of a tile's core in pixels, 64 to 16384.")
-    cube_tile: Annotated[tuple[int, int] | None, BeforeValidator(_split)] = Field(
+    cube_tile: Annotated[tuple[int, int] | None, BeforeValidator(split_commas)] = Field(
         None,
         description="A cube's tile: channels and pixels of its core's sides, each 16 to 4096; null = as memory allows.",
     )
@@ -190,7 +190,7 @@ class DetectOptions(Options):
         min_length=1,
         description="Dask cluster: a name in deploy/clusters, a YAML file, or tcp://host:port.",
     )
-    formats: Annotated[tuple[Literal[FORMATS], ...], BeforeValidator(_split)] = Field(
+    formats: Annotated[tuple[Literal[FORMATS], ...], BeforeValidator(split_commas)] = Field(
         ("fits",), min_length=1, description=f"Catalogue formats, any of {', '.join(FORMATS)}."
     )
     beam: Annotated[tuple[float, float, float] | None, BeforeValidator(_beam)] = Field(
@@ -210,7 +210,7 @@ class DetectOptions(Options):
     cosmology: Annotated[tuple[float, float] | None, BeforeValidator(_numbers)] = Field(
         None, description="H0 in km/s/Mpc and Omega_m of a flat cosmology, for HI masses; null = no masses."
     )
-    products: Annotated[Literal["all"] | Annotated[int, Field(ge=0)], BeforeValidator(_products)] = Field(
+    products: Annotated[Literal["all"] | Annotated[int, Field(ge=0)], BeforeValidator(whole_or_all)] = Field(
         0,
         description="Sources of a cube that get cubelet, moment maps, spectrum and picture: all, or so many of the "
         "highest S/N.",
@@ -275,7 +275,7 @@ class SimulateHiOptions(Options):
 
     output: Path = Field(Path("skysift_cube"), description="Folder for cube and truth table.")
     name: str = Field("cube", min_length=1, description="Stem of the files written.")
-    shape: Annotated[tuple[int, int, int], BeforeValidator(_split)] = Field(
+    shape: Annotated[tuple[int, int, int], BeforeValidator(split_commas)] = Field(
         (512, 256, 256), description="Channels, rows and columns."
     )
     seed: int = Field(1, ge=0, description="Seed of the random generator; the same seed gives the same cube.")

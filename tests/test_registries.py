@@ -10,9 +10,11 @@ import torch
 from models import weights
 from models.engines.base import available_engines, list_engines, load_engine
 from models.registry import get_model, list_models
+from models.signature import random_input
 
 ROOT = Path(__file__).parents[1]
 TRAINABLE = [name for name in list_models(kind="detector") if get_model(name).has_weights]
+CLASSIFIERS = list_models(kind="classifier")
 
 
 def make_input(net, ndim, *, batch=2, cells=(2, 3, 2)):
@@ -116,6 +118,46 @@ def test_every_engine_agrees_with_torch(cache, name, engine):
     for pair, came in zip(given, answers, strict=True):
         expected = reference(*pair)
         assert came.shape == expected.shape
+        assert np.abs(came - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_classifier_answers_as_promised_and_learns(name):
+    torch.manual_seed(0)
+    net = get_model(name).build()
+    again = get_model(name).build(**net.options)
+    shapes = {key: tuple(tensor.shape) for key, tensor in net.state_dict().items()}
+    assert shapes == {key: tuple(tensor.shape) for key, tensor in again.state_dict().items()}
+    flux = 1 + 0.1 * np.random.default_rng(0).standard_normal((3, net.grid.count))
+    flux[1, :50] = np.nan
+    given = net.prepare(flux, np.isfinite(flux).astype(float))
+    assert given.dtype == np.float32 and np.isfinite(given).all()
+    assert given.shape[1:] == net.inputs[0].shape and given.shape[2] == net.grid.count
+    given = torch.from_numpy(given)
+    assert net(given).shape == (3, net.answers.outputs)
+    target = torch.randn(3, net.answers.outputs)
+    optimiser = torch.optim.Adam(net.eval().parameters(), lr=1e-3)
+    losses = []
+    for _ in range(4):
+        optimiser.zero_grad()
+        loss = torch.nn.functional.mse_loss(net(given), target)
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("engine", [name for name in available_engines() if name != "torch"])
+def test_every_engine_agrees_with_torch_on_classifiers(cache, name, engine):
+    torch.manual_seed(0)
+    net = get_model(name).build()
+    reference, tested = load_engine("torch", net), load_engine(engine, net)
+    for batch in (1, 3, 2):
+        given = random_input(net, batch=batch, seed=batch)
+        expected = reference(*given)
+        came = tested(*given)
+        assert came.shape == expected.shape == (batch, net.answers.outputs)
         assert np.abs(came - expected).max() <= 1e-4 * np.abs(expected).max()
 
 

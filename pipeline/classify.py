@@ -1,0 +1,409 @@
+"""Spectra to a table of classes, read from top to bottom."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+
+from models.answers import AnswerCalibration, Answers
+from models.registry import get_model, list_models
+from models.weights import find_weights, load_weights, read_card
+from pipeline.classify_options import ClassifyOptions
+from pipeline.outputs import prepare_output
+from pipeline.runs import Clock, Progress, version
+from pipeline.tasks import Ledger, Threads, local_workers, run_stage
+from survey_io.catalogue import write_catalogue
+from survey_io.class_columns import SpectrumFlag, make_class_table
+from survey_io.errors import InputError, OptionError, SkysiftError
+from survey_io.spectra import find_spectra, open_spectra
+from survey_io.spectral_grid import SpectralGrid, resample
+from survey_io.spectrum import Spectrum
+
+ENDINGS = {"fits": ".fits", "votable": ".vot", "parquet": ".parquet", "ecsv": ".ecsv", "csv": ".csv"}
+# Spectra given to the network at once, and files of one piece of work: what an interruption costs.
+BATCH, FILES = 16, 64
+# A spectrum that covers less of the grid than this is refused.
+LEAST_COVERAGE = 0.03
+PARTIAL, LITTLE, COARSE, LOW_SNR = 0.9, 1 / 3, 2.0, 5.0
+
+
+@dataclass(frozen=True)
+class ClassifyResult:
+    """What came of one call.
+
+    Attributes
+    ----------
+    table : Table
+        One row a spectrum.
+    files : dict of Path
+        Written files by kind: the formats, "pictures" (their folder), "manifest".
+    manifest : dict
+        Inputs, options, versions, timings, counts.
+    errors : tuple of str
+        One line for every file or spectrum that could not be used.
+    """
+
+    table: Table
+    files: dict[str, Path]
+    manifest: dict[str, Any]
+    errors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ClassifierSpec:
+    """What a worker needs to classify: small, hashable, picklable. The fields are those of `ClassifyOptions`."""
+
+    model: str
+    engine: str = "auto"
+    precision: str = "f32"
+    threads: int = 1
+    hdu: int | str | None = None
+    unit: str | None = None
+    air: bool | None = None
+    rest_frequency: float | None = None
+
+
+def classify(paths: list[Path], options: ClassifyOptions, *, progress: Progress | None = None) -> ClassifyResult:
+    """Classify all spectra of files and folders and write one table.
+
+    Parameters
+    ----------
+    paths : list of Path
+        Files in any form that `survey_io.spectra.open_spectra` reads, or folders of such.
+    options : ClassifyOptions
+    progress : callable, optional
+        Called as ``progress(stage, done, total)``.
+
+    Returns
+    -------
+    ClassifyResult
+        Its errors tell what was left out.
+
+    Raises
+    ------
+    InputError
+        When not one spectrum could be used: all reasons are in ``fields["errors"]``.
+    OptionError, OutputError
+    """
+    clock = Clock(progress)
+    card = read_card(_checked(options.model))
+    with clock.stage("find"):
+        files, errors = _find(paths)
+    output = prepare_output(options.output)
+    name = card.model
+    workers = min(options.workers or os.cpu_count() or 1, max(len(files), 1))
+    spec = ClassifierSpec(
+        options.model, options.engine, options.precision, workers, options.hdu, options.unit, options.air,
+        options.rest_frequency,
+    )  # fmt: skip
+    groups = [files[first : first + FILES] for first in range(0, len(files), FILES)]
+    if len(groups) < workers and files:
+        size = -(-len(files) // workers)
+        groups = [files[first : first + size] for first in range(0, len(files), size)]
+    ledger = _open_ledger(output, files, options, card.sha256, name)
+    try:
+        with clock.stage("classify", max(len(groups), 1)) as advance, local_workers(Threads, workers) as client:
+            pieces = ((i, ([str(path) for path in group], spec)) for i, group in enumerate(groups))
+            run_stage("classify", classify_files, pieces, ledger, client=client, advance=advance)
+            parts = [arrays for _, arrays in ledger.get("classify")]
+        errors += [str(line) for part in parts for line in part["errors"]]
+        parts = [part for part in parts if len(part["name"])]
+        if not parts:
+            raise InputError(errors[0] if errors else "no spectra were given", errors=tuple(errors))
+        columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0] if key != "errors"}
+        module, _, _ = load_classifier(spec)
+        threshold = options.threshold if options.threshold is not None else card.threshold or 0.5
+        table = _table(columns, module.answers, module.grid, card.calibration, threshold)
+        manifest = _manifest(table, columns, files, options, card, errors, module.grid)
+        written = _write(table, name, output, options, manifest, files, clock)
+        if options.pictures:
+            with clock.stage("pictures"):
+                written["pictures"] = _draw(table, spec, name, output, options)
+        _finish(manifest, written, output / f"{name}_run.json", clock)
+        ledger.close(delete=True)
+    finally:
+        ledger.close()
+    return ClassifyResult(table, written, manifest, tuple(errors))
+
+
+def _checked(model: str) -> str:
+    """The name of weights, after making sure that they are a classifier's."""
+    name = read_card(find_weights(model)).model
+    if get_model(name).kind != "classifier":
+        raise OptionError(
+            f"model {model!r} detects, it does not classify: use 'skysift detect', or one of "
+            f"{', '.join(list_models(kind='classifier'))}"
+        )
+    return model
+
+
+def _find(paths: list[Path]) -> tuple[list[Path], list[str]]:
+    """All files, and a line for each path that leads to none."""
+    files: dict[Path, None] = {}
+    errors = []
+    for path in paths:
+        try:
+            files.update(dict.fromkeys(find_spectra([path])))
+        except SkysiftError as error:
+            errors.append(error.message)
+    return list(files), errors
+
+
+def _open_ledger(output: Path, files: list[Path], options: ClassifyOptions, weights: str, name: str) -> Ledger:
+    """The ledger of this call, keyed by all that decides its answers."""
+    chosen = options.model_dump(mode="json", exclude={"output", "formats", "pictures", "fresh", "threshold"})
+    state = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    key = json.dumps([chosen, state, weights, version("skysift")], sort_keys=True)
+    target = output / f".{name}_classify.ledger"
+    if options.fresh:
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{target}{suffix}").unlink(missing_ok=True)
+    return Ledger(target, hashlib.sha256(key.encode()).hexdigest())
+
+
+@lru_cache(maxsize=4)
+def load_classifier(spec: ClassifierSpec) -> tuple[Any, Any, Any]:
+    """Network, card and engine of a spec, loaded once in a process."""
+    from models.engines.base import load_engine
+
+    module, card = load_weights(spec.model)
+    return module, card, load_engine(spec.engine, module, precision=spec.precision, threads=spec.threads)
+
+
+def classify_files(paths: list[str], spec: ClassifierSpec) -> dict[str, np.ndarray]:
+    """Raw answers for all spectra of some files, and what is told of each: one piece of work.
+
+    Returns
+    -------
+    dict of ndarray
+        ``raw`` (N, outputs), ``name``, ``file``, ``row``, ``seen``, ``low``, ``high``, ``snr``, ``peak_snr``,
+        ``flags``, ``notes`` of shape (N,); ``errors``, one line for every file or spectrum that could not be used.
+    """
+    module, _, engine = load_classifier(spec)
+    rows: list[dict[str, Any]] = []
+    errors: list[str] = []
+    answers: list[np.ndarray] = []
+    batch: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def run() -> None:
+        flux, seen = (np.stack(part) for part in zip(*batch, strict=True))
+        answers.append(engine(module.prepare(flux, seen)))
+        batch.clear()
+
+    for spectrum in _spectra(paths, spec, errors):
+        try:
+            flux, seen = place(spectrum, module.grid)
+        except SkysiftError as error:
+            errors.append(_with_name(error.message, spectrum))
+            continue
+        rows.append(describe(spectrum, flux, seen, module.grid))
+        batch.append((flux, seen))
+        if len(batch) == BATCH:
+            run()
+    if batch:
+        run()
+    texts, numbers = ("name", "file", "notes"), ("row", "seen", "low", "high", "snr", "peak_snr", "flags")
+    found = {key: np.array([row[key] for row in rows], dtype=np.str_) for key in texts}
+    found |= {key: np.array([row[key] for row in rows], dtype=np.float64) for key in numbers}
+    raw = np.concatenate(answers) if answers else np.empty((0, module.answers.outputs))
+    return {"raw": raw, **found, "errors": np.array(errors, dtype=np.str_)}
+
+
+def _spectra(paths: list[str], spec: ClassifierSpec, errors: list[str]) -> Iterator[Spectrum]:
+    for path in paths:
+        try:
+            opened = open_spectra(
+                path, hdu=spec.hdu, unit=spec.unit, air=spec.air, rest_frequency=spec.rest_frequency
+            )
+        except OptionError:
+            raise
+        except (SkysiftError, OSError) as error:
+            text = error.message if isinstance(error, SkysiftError) else f"{path}: {error.strerror or error}"
+            errors.append(text)
+            continue
+        errors += [error.message for error in opened.errors]
+        yield from opened.spectra
+
+
+def _with_name(message: str, spectrum: Spectrum) -> str:
+    return message if spectrum.path in message else f"{spectrum.path}: {message}"
+
+
+def place(spectrum: Spectrum, grid: SpectralGrid) -> tuple[np.ndarray, np.ndarray]:
+    """A spectrum on a model's grid: flux and observed share of each bin, shape (count,).
+
+    Raises
+    ------
+    InputError
+        When hardly anything of the grid was observed, or the axis is of another kind.
+    """
+    flux, seen = resample(spectrum, grid)
+    covered = float((seen >= 0.5).mean())
+    if covered < LEAST_COVERAGE:
+        ends, unit = grid.centres()[[0, -1]], grid.unit
+        raise InputError(
+            f"{spectrum.path}: expected a spectrum that covers part of {ends[0]:.6g} to {ends[1]:.6g} {unit}, "
+            f"{spectrum.name!r} runs from {spectrum.axis[0]:.6g} to {spectrum.axis[-1]:.6g} {spectrum.unit} and covers "
+            f"{covered:.1%} of it; check the unit of its axis, or use another model"
+        )
+    return flux, seen
+
+
+def describe(spectrum: Spectrum, flux: np.ndarray, seen: np.ndarray, grid: SpectralGrid) -> dict[str, Any]:
+    """What the table tells of a spectrum beside its class."""
+    good = np.flatnonzero(np.isfinite(flux))
+    centres = grid.centres()
+    covered = len(good) / grid.count
+    noise = _noise(flux[good])
+    middle = float(np.median(flux[good]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        snr = abs(middle) / noise if noise > 0 else np.inf
+        peak = float(np.abs(flux[good] - middle).max()) / noise if noise > 0 else np.inf
+    flags = SpectrumFlag(0)
+    if covered < PARTIAL:
+        flags |= SpectrumFlag.PARTIAL_COVERAGE
+    if covered < LITTLE:
+        flags |= SpectrumFlag.LITTLE_COVERAGE
+    if len(good) < good[-1] - good[0] + 1:
+        flags |= SpectrumFlag.GAPS
+    if len(spectrum.axis) * COARSE < len(good):
+        flags |= SpectrumFlag.COARSE
+    if max(snr, peak) < LOW_SNR:
+        flags |= SpectrumFlag.LOW_SNR
+    if spectrum.notes:
+        flags |= SpectrumFlag.ASSUMED
+    return {
+        "name": spectrum.name, "file": spectrum.path, "row": -1 if spectrum.row is None else spectrum.row,
+        "seen": covered, "low": centres[good[0]], "high": centres[good[-1]], "snr": snr, "peak_snr": peak,
+        "flags": int(flags), "notes": " ".join(spectrum.notes),
+    }  # fmt: skip
+
+
+def _noise(flux: np.ndarray) -> float:
+    """Standard deviation of a bin by third-order differences, which lines and slopes hardly touch (DER_SNR, Stoehr
+    et al. 2008)."""
+    if len(flux) < 5:
+        return float("nan")
+    return float(1.482602 / np.sqrt(6) * np.median(np.abs(2 * flux[2:-2] - flux[:-4] - flux[4:])))
+
+
+def _table(
+    columns: dict[str, np.ndarray], answers: Answers, grid: SpectralGrid, calibration: dict[str, Any], threshold: float
+) -> Table:
+    fitted = AnswerCalibration.from_card(calibration)
+    probability = fitted.probability(columns["raw"], answers)
+    best = probability.argmax(axis=1)
+    p = np.clip(probability, 1e-12, 1)
+    if answers.exclusive:
+        named = [answers.classes[k] for k in best]
+        entropy = -(p * np.log2(p)).sum(axis=1)
+    else:
+        order = np.argsort(-probability, axis=1, kind="stable")
+        named = [
+            ",".join(answers.classes[k] for k in row if chance[k] >= threshold)
+            for row, chance in zip(order, probability, strict=True)
+        ]
+        q = np.clip(1 - probability, 1e-12, 1)
+        entropy = -(p * np.log2(p) + q * np.log2(q)).sum(axis=1)
+    top = probability.max(axis=1)
+    flags = columns["flags"].astype(int)
+    if answers.exclusive:
+        flags = flags | np.where(top < 0.5, int(SpectrumFlag.AMBIGUOUS), 0)
+    values = {
+        "spectrum_id": np.arange(1, len(top) + 1), "name": columns["name"], "file": columns["file"],
+        "row": columns["row"], "class": np.array(named, dtype=np.str_), "p_class": top, "entropy": np.abs(entropy),
+        "snr": columns["snr"], "peak_snr": columns["peak_snr"], "coverage": columns["seen"],
+        "coverage_low": columns["low"], "coverage_high": columns["high"], "flags": flags,
+    }  # fmt: skip
+    regressed = {
+        value.name: (value.unit, *pair)
+        for value, pair in zip(answers.values, fitted.values(columns["raw"], answers).values(), strict=True)
+    }
+    return make_class_table(
+        values, classes=answers.classes, probability=probability, unit=grid.axis_unit, regressed=regressed
+    )
+
+
+def _manifest(
+    table: Table, columns: dict[str, np.ndarray], files: list[Path], options: ClassifyOptions, card: Any,
+    errors: list[str], grid: SpectralGrid,
+) -> dict[str, Any]:  # fmt: skip
+    noted = {
+        f"{file}" + (f" row {int(row)}" if row >= 0 else ""): text
+        for file, row, text in zip(columns["file"], columns["row"], columns["notes"], strict=True) if text
+    }  # fmt: skip
+    return {
+        "input": {"files": [str(path) for path in files], "notes": noted, "errors": errors},
+        "model": {
+            "name": card.model, "weights": options.model, "engine": options.engine, "precision": options.precision,
+            "sha256": card.sha256, "grid": vars(grid), "calibration": card.calibration,
+        },
+        "options": options.model_dump(mode="json"),
+        "versions": {name: version(name) for name in ("skysift", "numpy", "astropy", "torch", "openvino")},
+        "counts": {
+            "spectra": len(table), "failed": len(errors), "flagged": int(np.count_nonzero(table["flags"])),
+            "classes": dict(Counter(str(one) for one in table["class"]).most_common()),
+        },
+    }  # fmt: skip
+
+
+def _write(
+    table: Table, name: str, output: Path, options: ClassifyOptions, manifest: dict[str, Any], files: list[Path],
+    clock: Clock,
+) -> dict[str, Path]:  # fmt: skip
+    parameters = {
+        "MODEL": options.model, "MODELSHA": manifest["model"]["sha256"][:16],
+        "SKYSIFT": manifest["versions"]["skysift"],
+    }  # fmt: skip
+    with clock.stage("write"):
+        return {
+            kind: write_catalogue(
+                table, output / f"{name}_classes{ENDINGS[kind]}", format=kind, parameters=parameters, inputs=files
+            )
+            for kind in options.formats
+        }
+
+
+def _draw(table: Table, spec: ClassifierSpec, name: str, output: Path, options: ClassifyOptions) -> Path:
+    """Pictures of the spectra that were asked for, in a folder of their own."""
+    from pipeline.class_picture import draw_spectrum
+
+    module, _, _ = load_classifier(spec)
+    folder = prepare_output(output / f"{name}_pictures")
+    count = len(table) if options.pictures == "all" else min(int(options.pictures), len(table))
+    rows = {(str(row["file"]), int(row["row"])): row for row in table[:count]}
+    for path in dict.fromkeys(file for file, _ in rows):
+        for spectrum in _spectra([path], spec, []):
+            row = rows.get((path, -1 if spectrum.row is None else spectrum.row))
+            if row is not None:
+                flux, _ = place(spectrum, module.grid)
+                draw_spectrum(spectrum, flux, module, row, folder)
+    return folder
+
+
+def _finish(manifest: dict[str, Any], files: dict[str, Path], target: Path, clock: Clock) -> None:
+    total = sum(clock.seconds.values())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    manifest["timings"] = {name: round(value, 4) for name, value in clock.seconds.items()}
+    manifest["spectra_per_s"] = round(manifest["counts"]["spectra"] / total, 2)
+    # Kilobytes on Linux, bytes on macOS.
+    manifest["peak_memory_mib"] = round(peak / (1024 if sys.platform != "darwin" else 1024**2), 1)
+    manifest["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    manifest["files"] = {kind: path.name for kind, path in files.items()}
+    files["manifest"] = target
+    temporary = target.with_suffix(".json.part")
+    temporary.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    temporary.replace(target)

@@ -1,0 +1,43 @@
+"""The options of classification."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from pipeline.options import Options, split_commas, whole_or_all
+
+CLASS_FORMATS = ("fits", "votable", "parquet", "ecsv", "csv")
+
+
+class ClassifyOptions(Options):
+    """How spectra become a table of classes. See each field's description for unit and range."""
+
+    output: Path = Field(Path("skysift_out"), description="Folder for the results; made when missing.")
+    model: str = Field("stellar", min_length=1, description="Name of a classifier, or a weights file (.safetensors).")
+    engine: Literal["auto", "torch", "onnx", "openvino"] = Field(
+        "auto", description="What runs the network; auto picks the fastest that is installed."
+    )
+    precision: Literal["f32", "bf16"] = Field("f32", description="Arithmetic of the network: f32, or bf16.")
+    threshold: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="Of classes that may hold together, name those of at least this probability; null = the model's.",
+    )
+    workers: int | None = Field(
+        None, ge=1, le=4096, description="Files worked on at the same time; null = one per processor core."
+    )
+    formats: Annotated[tuple[Literal[CLASS_FORMATS], ...], BeforeValidator(split_commas)] = Field(
+        ("fits",), min_length=1, description=f"Formats of the table, any of {', '.join(CLASS_FORMATS)}."
+    )
+    pictures: Annotated[Literal["all"] | Annotated[int, Field(ge=0)], BeforeValidator(whole_or_all)] = Field(
+        0, description="Spectra that get a picture: all, or so many of the first."
+    )
+    hdu: int | str | None = Field(None, description="FITS extension by number from 0 or by name; null = the first.")
+    unit: str | None = Field(None, description="Unit of the axis, in place of what the files say.")
+    air: bool | None = Field(None, description="Whether wavelengths are of air; null = as the files say.")
+    rest_frequency: float | None = Field(None, gt=0.0, description="Hz, for axes in velocity; null = from the file.")
+    fresh: bool = Field(False, description="Forget an interrupted run of the same call and start again.")
