@@ -70,7 +70,7 @@ class SpectralAxis:
         if self.kind == "FREQ":
             return value
         if self.kind in ("WAVE", "AWAV"):
-            return _C / (value if self.kind == "WAVE" else value * _air_index(value))
+            return _C / (value if self.kind == "WAVE" else value * air_index(value))
         rest = self._rest("a velocity axis")
         beta = value / _C
         if self.kind == "VRAD":
@@ -90,7 +90,7 @@ class SpectralAxis:
             vacuum = _C / frequency
             value = vacuum
             for _ in range(4):
-                value = vacuum / _air_index(value)
+                value = vacuum / air_index(value)
         else:
             ratio = frequency / self._rest("a velocity axis")
             if self.kind == "VRAD":
@@ -136,10 +136,18 @@ class SpectralAxis:
         return self.rest_frequency
 
 
-def _air_index(wavelength: ArrayLike) -> NDArray[np.float64]:
-    """Refractive index of standard air at an air wavelength in m (IUGG 1999 dispersion, FITS paper III eq. 65)."""
-    inverse = (1e-6 / np.asarray(wavelength, np.float64)) ** 2
-    return 1 + 1e-6 * (287.6155 + 1.62887 * inverse + 0.01360 * inverse**2)
+def air_index(wavelength: ArrayLike) -> NDArray[np.float64]:
+    """Refractive index of dry air at 15 degrees Celsius for wavelengths in m of such air (Morton 2000, eq. 8).
+
+    It is the air of line lists. FITS paper III (eq. 65) has air of 0 degrees, which shifts lines by 4.6 km/s.
+    """
+    air = np.asarray(wavelength, np.float64)
+    index = np.ones_like(air)
+    for _ in range(3):
+        # The formula counts wavelengths of vacuum.
+        square = (1e-6 / (air * index)) ** 2
+        index = 1 + 8.34254e-5 + 2.406147e-2 / (130 - square) + 1.5998e-4 / (38.9 - square)
+    return index
 
 
 def spectral_axis_number(header: Header) -> int | None:

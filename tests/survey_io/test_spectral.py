@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from survey_io.errors import InputError
-from survey_io.spectral import HI_REST_FREQUENCY, SpectralAxis, read_spectral_axis
+from survey_io.spectral import HI_REST_FREQUENCY, SpectralAxis, air_index, read_spectral_axis
 
 SIZE = 90
 
@@ -55,12 +55,19 @@ def test_frequencies_agree_with_the_coordinate_library(ctype, value, step, unit,
                 "VELO": lambda v: HI_REST_FREQUENCY * np.sqrt((1 - v / c) / (1 + v / c)),
                 "ZOPT": lambda v: HI_REST_FREQUENCY / (1 + v),
                 "WAVE": lambda v: c / v,
-                "AWAV": lambda v: c / (v * (1 + 1e-6 * (287.6155 + 1.62887e-12 / v**2 + 0.0136e-24 / v**4))),
+                "AWAV": lambda v: c / (v * air_index(v)),
             }[ctype](world)
     assert axis.frequency(z) == pytest.approx(expected, rel=1e-12)
     assert axis.channel(axis.frequency(z)) == pytest.approx(z, abs=1e-6)
     assert axis.increasing == (expected[-1] > expected[0])
     assert (axis.width(z) > 0).all()
+
+
+def test_wavelengths_of_air_are_those_of_line_lists():
+    # NIST: Ca II K, Na I D2, H alpha, Ca II; in air and in vacuum, Angstrom.
+    air = np.array([3933.663, 5889.950954, 6562.819, 8542.091])
+    vacuum = np.array([3934.777, 5891.583264, 6564.632, 8544.438])
+    assert air * air_index(air * 1e-10) == pytest.approx(vacuum, abs=2e-3)
 
 
 @given(st.floats(0, SIZE - 1), st.sampled_from(["FREQ", "VRAD", "VOPT", "VELO"]), st.sampled_from([-1, 1]))
