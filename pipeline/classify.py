@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -174,13 +175,21 @@ def _open_ledger(output: Path, files: list[Path], options: ClassifyOptions, weig
     return Ledger(target, hashlib.sha256(key.encode()).hexdigest())
 
 
-@lru_cache(maxsize=4)
 def load_classifier(spec: ClassifierSpec) -> tuple[Any, Any, Any]:
-    """Network, card and engine of a spec, loaded once in a process."""
+    """Network, card and engine of a spec, loaded once in a process, by whichever thread comes first."""
+    with _loading:
+        return _load(spec)
+
+
+@lru_cache(maxsize=4)
+def _load(spec: ClassifierSpec) -> tuple[Any, Any, Any]:
     from models.engines.base import load_engine
 
     module, card = load_weights(spec.model)
     return module, card, load_engine(spec.engine, module, precision=spec.precision, threads=spec.threads)
+
+
+_loading = threading.Lock()
 
 
 def classify_files(paths: list[str], spec: ClassifierSpec) -> dict[str, np.ndarray]:
@@ -189,7 +198,7 @@ def classify_files(paths: list[str], spec: ClassifierSpec) -> dict[str, np.ndarr
     Returns
     -------
     dict of ndarray
-        ``raw`` (N, outputs), ``name``, ``file``, ``row``, ``seen``, ``low``, ``high``, ``snr``, ``peak_snr``,
+        ``raw`` (N, outputs), ``name``, ``path``, ``row``, ``seen``, ``low``, ``high``, ``snr``, ``peak_snr``,
         ``flags``, ``notes`` of shape (N,); ``errors``, one line for every file or spectrum that could not be used.
     """
     module, _, engine = load_classifier(spec)
@@ -215,7 +224,7 @@ def classify_files(paths: list[str], spec: ClassifierSpec) -> dict[str, np.ndarr
             run()
     if batch:
         run()
-    texts, numbers = ("name", "file", "notes"), ("row", "seen", "low", "high", "snr", "peak_snr", "flags")
+    texts, numbers = ("name", "path", "notes"), ("row", "seen", "low", "high", "snr", "peak_snr", "flags")
     found = {key: np.array([row[key] for row in rows], dtype=np.str_) for key in texts}
     found |= {key: np.array([row[key] for row in rows], dtype=np.float64) for key in numbers}
     raw = np.concatenate(answers) if answers else np.empty((0, module.answers.outputs))
@@ -286,7 +295,7 @@ def describe(spectrum: Spectrum, flux: np.ndarray, seen: np.ndarray, grid: Spect
     if spectrum.notes:
         flags |= SpectrumFlag.ASSUMED
     return {
-        "name": spectrum.name, "file": spectrum.path, "row": -1 if spectrum.row is None else spectrum.row,
+        "name": spectrum.name, "path": spectrum.path, "row": -1 if spectrum.row is None else spectrum.row,
         "seen": covered, "low": centres[good[0]], "high": centres[good[-1]], "snr": snr, "peak_snr": peak,
         "flags": int(flags), "notes": " ".join(spectrum.notes),
     }  # fmt: skip
@@ -323,7 +332,7 @@ def _table(
     if answers.exclusive:
         flags = flags | np.where(top < 0.5, int(SpectrumFlag.AMBIGUOUS), 0)
     values = {
-        "spectrum_id": np.arange(1, len(top) + 1), "name": columns["name"], "file": columns["file"],
+        "spectrum_id": np.arange(1, len(top) + 1), "name": columns["name"], "file": columns["path"],
         "row": columns["row"], "class": np.array(named, dtype=np.str_), "p_class": top, "entropy": np.abs(entropy),
         "snr": columns["snr"], "peak_snr": columns["peak_snr"], "coverage": columns["seen"],
         "coverage_low": columns["low"], "coverage_high": columns["high"], "flags": flags,
@@ -343,7 +352,7 @@ def _manifest(
 ) -> dict[str, Any]:  # fmt: skip
     noted = {
         f"{file}" + (f" row {int(row)}" if row >= 0 else ""): text
-        for file, row, text in zip(columns["file"], columns["row"], columns["notes"], strict=True) if text
+        for file, row, text in zip(columns["path"], columns["row"], columns["notes"], strict=True) if text
     }  # fmt: skip
     return {
         "input": {"files": [str(path) for path in files], "notes": noted, "errors": errors},

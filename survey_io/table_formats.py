@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -164,7 +165,10 @@ def write_votable(table: Table, parameters: Mapping[str, Any], file: IO[bytes]) 
 
 def _vounit(unit: u.UnitBase) -> str:
     try:
-        return unit.to_string("vounit")
+        with warnings.catch_warnings():
+            # Angstrom is deprecated there, and still what every reader of optical spectra expects.
+            warnings.simplefilter("ignore", u.UnitsWarning)
+            return unit.to_string("vounit")
     except ValueError:
         return unit.to_string()
 
