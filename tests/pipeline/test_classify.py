@@ -12,7 +12,8 @@ from astropy.table import Table
 import pipeline.classify as classify_module
 from models.registry import get_model
 from models.weights import Card, save_weights
-from pipeline.classify import classify, describe
+from pipeline.class_table import describe
+from pipeline.classify import classify
 from pipeline.classify_options import ClassifyOptions
 from survey_io.class_columns import SpectrumFlag, probability_column, spectrum_flags_text
 from survey_io.errors import InputError, OptionError
@@ -68,6 +69,7 @@ def folder(tmp_path):
     return spectra
 
 
+@pytest.mark.filterwarnings("ignore:The unit 'Angstrom' has been deprecated")
 def test_all_forms_give_one_table_and_what_fails_is_told(folder, weights, tmp_path):
     options = ClassifyOptions(model=weights, output=tmp_path / "out", formats="fits,votable,csv", pictures=2)
     result = classify([folder, tmp_path / "absent.fits"], options)
