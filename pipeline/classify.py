@@ -9,8 +9,9 @@ import resource
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -35,6 +36,8 @@ from survey_io.spectrum import Spectrum
 ENDINGS = {"fits": ".fits", "votable": ".vot", "parquet": ".parquet", "ecsv": ".ecsv", "csv": ".csv"}
 # Spectra given to the network at once, and files of one piece of work: what an interruption costs.
 BATCH, FILES = 16, 64
+# Batches that may wait for the network.
+AHEAD = 2
 # A spectrum that covers less of the grid than this is refused.
 LEAST_COVERAGE = 0.03
 
@@ -103,9 +106,10 @@ def classify(paths: list[Path], options: ClassifyOptions, *, progress: Progress 
         files, errors = _find(paths)
     output = prepare_output(options.output)
     name = card.model
-    workers = min(options.workers or os.cpu_count() or 1, max(len(files), 1))
+    cores = options.workers or os.cpu_count() or 1
+    workers = min(cores, max(len(files), 1))
     spec = ClassifierSpec(
-        options.model, options.engine, options.precision, workers, options.hdu, options.unit, options.air,
+        options.model, options.engine, options.precision, cores, options.hdu, options.unit, options.air,
         options.rest_frequency,
     )  # fmt: skip
     groups = [files[first : first + FILES] for first in range(0, len(files), FILES)]
@@ -203,25 +207,31 @@ def classify_files(paths: list[str], spec: ClassifierSpec) -> dict[str, np.ndarr
     rows: list[dict[str, Any]] = []
     errors: list[str] = []
     answers: list[np.ndarray] = []
+    under_way: deque[Future[np.ndarray]] = deque()
     batch: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def run() -> None:
+    def run(batch: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         flux, seen = (np.stack(part) for part in zip(*batch, strict=True))
-        answers.append(engine(module.prepare(flux, seen)))
-        batch.clear()
+        return engine(module.prepare(flux, seen))
 
-    for spectrum in _spectra(paths, spec, errors):
-        try:
-            flux, seen = place(spectrum, module.grid)
-        except SkysiftError as error:
-            errors.append(_with_name(error.message, spectrum))
-            continue
-        rows.append(describe(spectrum, flux, seen, module.grid))
-        batch.append((flux, seen))
-        if len(batch) == BATCH:
-            run()
-    if batch:
-        run()
+    # While the network answers for a batch the next one is read.
+    with ThreadPoolExecutor(1) as beside:
+        for spectrum in _spectra(paths, spec, errors):
+            try:
+                flux, seen = place(spectrum, module.grid)
+            except SkysiftError as error:
+                errors.append(_with_name(error.message, spectrum))
+                continue
+            rows.append(describe(spectrum, flux, seen, module.grid))
+            batch.append((flux, seen))
+            if len(batch) == BATCH:
+                under_way.append(beside.submit(run, batch))
+                batch = []
+                if len(under_way) > AHEAD:
+                    answers.append(under_way.popleft().result())
+        if batch:
+            under_way.append(beside.submit(run, batch))
+        answers += [future.result() for future in under_way]
     texts, numbers = ("name", "path", "notes"), ("row", "seen", "low", "high", "snr", "peak_snr", "flags")
     found = {key: np.array([row[key] for row in rows], dtype=np.str_) for key in texts}
     found |= {key: np.array([row[key] for row in rows], dtype=np.float64) for key in numbers}

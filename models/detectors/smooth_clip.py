@@ -171,5 +171,5 @@ def measure_scale_rms(pixels: Any, noise: Any, beam_px: float, *, detector: Smoo
 
 @register_model("smooth-clip", kind="detector", ndim=3, has_weights=False)
 def build_smooth_clip(**options) -> SmoothClip:
-    """Matched-filter bank for lines in cubes, no weights (default for cubes)."""
+    """Matched-filter bank for lines in cubes, no weights."""
     return SmoothClip(**options)
