@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import warnings
@@ -56,7 +57,7 @@ def open_spectra(
     hdu : int or str, optional
         Number (from 0) or EXTNAME of the FITS unit. Default: the first with spectra, and those of the same name.
     unit : str or astropy Unit, optional
-        Of the axis, in place of what the file says.
+        Of the axis, in place of what the file says; "log(Angstrom)" for logarithms to base 10.
     rest_frequency : float, optional
         Hz, in place of what the file says.
     air : bool, optional
@@ -75,7 +76,7 @@ def open_spectra(
         When ``unit`` is not that of an axis.
     """
     path = Path(path)
-    given = Given(_option_unit(unit), rest_frequency, air)
+    given = Given(*_option_unit(unit), rest_frequency, air)
     place = Place(str(path), _stem(path))
     content, packed = _content(path, place)
     if content.startswith(b"SIMPLE  ="):
@@ -124,14 +125,14 @@ def find_spectra(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 _HEAD = 1 << 16
 
 
-def _option_unit(unit: str | u.UnitBase | None) -> u.UnitBase | None:
+def _option_unit(unit: str | u.UnitBase | None) -> tuple[u.UnitBase | None, bool]:
     if unit is None or isinstance(unit, u.UnitBase):
-        found = unit
+        found, log = unit, False
     else:
-        found, _ = axis_unit(unit)
+        found, log = axis_unit(unit)
     if unit is not None and (found is None or axis_kind(found) is None):
         raise OptionError(f"expected the unit of {AXIS_KINDS} (Angstrom, nm, GHz, km/s, d), got {str(unit)!r}")
-    return found
+    return found, log
 
 
 def _content(path: Path, place: Place) -> tuple[bytes, bool]:
@@ -163,7 +164,11 @@ def _open_fits(path: Path, content: bytes | None, wanted: int | str | None, plac
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with fits.open(path if content is None else io.BytesIO(content), memmap=content is None) as hdus:
+            # A file that is opened here is closed here, whatever astropy finds in it.
+            with (
+                open(path, "rb") if content is None else io.BytesIO(content) as file,
+                fits.open(file, memmap=content is None) as hdus,
+            ):
                 return _units(hdus, size, wanted, place, given)
         except NotASpectrum as reason:
             if wanted is None and not reason.certain:
@@ -187,7 +192,7 @@ def _units(hdus: fits.HDUList, size: int, wanted: int | str | None, place: Place
             there = ", ".join(f"{i} ({hdu.name or 'no name'})" for i, hdu in enumerate(hdus))
             raise place.error(f"expected a unit {wanted!r}, the file has {there}") from None
         return _unit(hdus, chosen, size, place, given)
-    refusals, parts, first, certain = [], [], None, False
+    refusals, parts, broken, first, certain = [], [], [], None, False
     for index, hdu in enumerate(hdus):
         if first is not None and (not first.name or hdu.name != first.name or type(hdu) is not type(first)):
             continue
@@ -198,9 +203,10 @@ def _units(hdus: fits.HDUList, size: int, wanted: int | str | None, place: Place
             refusals.append(f"unit {index} {reason}")
             certain |= reason.certain
         except InputError as error:
-            if first is None:
-                raise
-            parts.append((index, Opened((), (error,))))
+            # Another unit may hold what this one does not.
+            (broken if first is None else parts).append((index, Opened((), (error,))))
+    if not parts and broken:
+        raise broken[0][1].errors[0]
     if not parts:
         raise NotASpectrum("; ".join(refusals) or "it has no units", certain=certain)
     if len(parts) == 1:
@@ -214,17 +220,22 @@ def _unit(hdus: fits.HDUList, index: int, size: int, place: Place, given: Given)
     if not (hdu.is_image or isinstance(hdu, (fits.BinTableHDU, fits.TableHDU))):
         raise NotASpectrum("is neither a table nor an image")
     info = hdu.fileinfo()
-    # The last block may lack its padding.
-    if info and info["datSpan"] and not isinstance(hdu, fits.CompImageHDU):
-        expected = info["datLoc"] + info["datSpan"] - 2879
+    if info and not isinstance(hdu, fits.CompImageHDU):
+        # The last block may lack its padding.
+        expected = info["datLoc"] + _data_bytes(hdu.header)
         if size < expected:
             raise place.error(
-                f"expected {expected} bytes or more from its headers, the file ends after {size}; it is cut short, "
-                "fetch it again"
+                f"expected {expected} bytes by its headers, the file ends after {size}: it is cut short; fetch it again"
             )
     if hdu.is_image:
         return image_spectra(hdus, index, meta, place, given)
     return table_spectra(from_hdu(hdu, meta), named(place, meta), given)
+
+
+def _data_bytes(header: fits.Header) -> int:
+    lengths = [int(header[f"NAXIS{axis + 1}"]) for axis in range(int(header["NAXIS"]))]
+    values = math.prod(lengths) if lengths else 0
+    return abs(int(header["BITPIX"])) // 8 * (int(header.get("PCOUNT", 0)) + values) * int(header.get("GCOUNT", 1))
 
 
 def _joined(parts: list[tuple[int, Opened]]) -> Opened:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
+from astropy import units as u
 from astropy.table import Table
 
 from .spectral_units import AXIS_KINDS, axis_kind, axis_unit
@@ -49,6 +51,8 @@ _SUFFIX = re.compile(
     r"(.+?)[_ .](ghz|mhz|khz|hz|nm|um|microns?|aa|a|ang|angstroms?|kms|km_s|km/s|ms|d|days?|hours|sec)$",
     re.IGNORECASE,
 )
+# Degrees.
+ONE_PLACE = 0.05
 # The columns that the cube job writes for each source.
 _OWN = {"channel", "frequency", "velocity", "flux_density", "flux_outline", "flux_outline_err", "n_pixels"}
 
@@ -98,6 +102,7 @@ def from_table(table: Table, meta: Mapping[str, Any], notes: list[str] | None = 
     """Columns of an astropy table; those without numbers are left out, but for names."""
     names = [name for name in table.colnames if _numeric(table[name]) or plain(name) in NAMES]
 
+    @cache
     def get(name: str) -> np.ndarray:
         column = table[name]
         if hasattr(column, "jd"):
@@ -119,20 +124,35 @@ def from_table(table: Table, meta: Mapping[str, Any], notes: list[str] | None = 
 def from_hdu(hdu: Any, meta: Mapping[str, Any]) -> Columns:
     """Columns of a FITS table; none is read before it is asked for."""
     names, units, arrays = [], {}, set()
-    for column, dtype in zip(hdu.columns, (hdu.columns.dtype[i] for i in range(len(hdu.columns))), strict=True):
-        text = dtype.base.kind in "SU"
-        if not text or plain(column.name) in NAMES:
-            names.append(column.name)
-            units[column.name] = column.unit or ""
-        if not text and (dtype.shape not in ((), (1,)) or re.match(r"\d*[PQ]", column.format)):
+    for column in hdu.columns:
+        shape, kind = _fits_shape(column)
+        if kind in "CM" or sum(length > 1 for length in shape) > 1 or (kind == "A" and plain(column.name) not in NAMES):
+            # Complex numbers, images in cells, text.
+            continue
+        names.append(column.name)
+        units[column.name] = column.unit or ""
+        if kind in "PQ" or (kind != "A" and shape not in ((), (1,))):
             arrays.add(column.name)
 
+    @cache
     def get(name: str) -> np.ndarray:
         values = hdu.data[name]
         return values[:, 0] if values.ndim == 2 and name not in arrays else values
 
     ucds = {n: str(hdu.header.get(f"TUCD{1 + hdu.columns.names.index(n)}", "")) for n in names}
     return Columns(names, units, ucds, arrays, get, int(hdu.header["NAXIS2"]), meta)
+
+
+def _fits_shape(column: Any) -> tuple[tuple[int, ...], str]:
+    """Shape of a column's cells and the letter of what they hold; "P" and "Q" are arrays of any length."""
+    match = re.match(r"(\d*)([LXBIJKAEDCMPQ])", str(column.format))
+    if column.ascii or match is None:
+        return (), "A" if str(column.format).startswith("A") else "D"
+    if match[2] in "PQ" and re.search(r"[PQ][ACM]", str(column.format)):
+        return (), "C"
+    if column.dim and match[2] != "A":
+        return tuple(int(length) for length in re.findall(r"\d+", str(column.dim)))[::-1], match[2]
+    return (int(match[1] or 1),), match[2]
 
 
 def plain(name: str) -> str:
@@ -151,8 +171,14 @@ def is_own(columns: Columns) -> bool:
     return set(columns.names) >= _OWN
 
 
-def recognise(columns: Columns) -> Roles:
+def recognise(columns: Columns, unit: u.UnitBase | None = None) -> Roles:
     """Which columns are the axis, the flux and its error.
+
+    Parameters
+    ----------
+    columns : Columns
+    unit : astropy Unit, optional
+        Of the axis, where the caller tells it.
 
     Raises
     ------
@@ -164,9 +190,12 @@ def recognise(columns: Columns) -> Roles:
         names.setdefault(plain(name), name)
     if is_own(columns):
         return Roles("frequency", "frequency", "flux_outline", "flux_outline_err")
-    if {"ra", "dec"} <= set(names) and not {names["ra"], names["dec"]} & columns.arrays and not columns.arrays:
-        raise NotASpectrum("is a catalogue (it has ra and dec in each row)")
+    if _is_catalogue(columns, names):
+        raise NotASpectrum("is a catalogue (each row has its own ra and dec)", certain=True)
     axes = _axes(columns, names)
+    if not axes and unit is not None:
+        # Whoever tells the unit of the axis means the first column.
+        axes = {name: axis_kind(unit) or "wavelength" for name in columns.names[:1]}
     fluxes = [names[one] for one in _FLUXES if one in names and names[one] not in axes]
     fluxes += [name for name in columns.names if columns.ucds.get(name, "").lower().startswith("phot.")]
     taken = {*_ERRORS, *_IVARS, *_VARIANCES, *_OTHERS, *NAMES}
@@ -174,12 +203,20 @@ def recognise(columns: Columns) -> Roles:
             and not re.search(r"err|unc|sigma|ivar|flag", plain(name))]  # fmt: skip
     for flux in [*fluxes, *(rest if len(rest) == 1 else ())]:
         for axis, kind in axes.items():
-            if (axis in columns.arrays) <= (flux in columns.arrays):
+            if (axis in columns.arrays) == (flux in columns.arrays):
                 return _with_errors(names, columns, Roles(axis, kind, flux))
     listed = ", ".join(columns.names[:8]) + (" ..." if len(columns.names) > 8 else "")
     if not axes:
         raise NotASpectrum(f"has no column of {AXIS_KINDS} (its columns: {listed})")
     raise NotASpectrum(f"has the axis {next(iter(axes))!r} but no single column of flux (its columns: {listed})")
+
+
+def _is_catalogue(columns: Columns, names: dict[str, str]) -> bool:
+    """Whether rows lie at different places of the sky; those of a light curve repeat one place."""
+    if columns.arrays or not {"ra", "dec"} <= names.keys():
+        return False
+    dec = np.asarray(columns.get(names["dec"]), float)
+    return bool(np.isfinite(dec).any()) and float(np.nanmax(dec) - np.nanmin(dec)) > ONE_PLACE
 
 
 def _axes(columns: Columns, names: dict[str, str]) -> dict[str, str]:

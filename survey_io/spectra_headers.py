@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 from astropy import units as u
 from astropy.io import fits
+from astropy.wcs import WCS
 
 from .spectral import read_spectral_axis
 from .spectral_units import AXIS_KINDS, axis_kind, axis_unit
 from .spectrum_build import PLAUSIBLE_ANGSTROM, Given, NotASpectrum, Place
 
 __all__ = ["HeaderAxis", "header_air", "header_axis", "iraf_words", "named", "rest_frequency", "told_air"]
+
+# Units that some write as the type of the axis.
+_UNITS_AS_TYPE = ("ANGSTROM", "ANGSTROMS", "NM", "NANOMETER", "MICRON", "MICRONS", "UM", "HZ", "MHZ", "GHZ", "KM/S")
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def header_axis(
         return HeaderAxis(values, given.unit or u.Angstrom, air=bool(air))
     ctype = str(header.get(f"CTYPE{n}", "")).strip().upper()
     wat = iraf_words(header, n)
-    text = header.get(f"CUNIT{n}") or wat.get("units") or ""
+    text = header.get(f"CUNIT{n}") or wat.get("units") or (ctype if ctype in _UNITS_AS_TYPE else "")
     unit, log = axis_unit(text)
     kind = None if unit is None else axis_kind(unit)
     if ctype[:4] in ("FREQ", "VRAD", "VOPT", "VELO", "FELO", "ZOPT") and given.unit is None:
@@ -69,13 +73,17 @@ def header_axis(
         raise NotASpectrum(f"has no wavelength axis (CTYPE{n} {ctype or 'none'}, no CRVAL{n} and CDELT{n})")
     if f"CDELT{n}" in header and f"CD{n}_{n}" in header:
         step = header[f"CD{n}_{n}"]
+    elif f"CDELT{n}" in header:
+        step = float(step) * float(header.get(f"PC{n}_{n}", 1.0))
     first, step = float(header[f"CRVAL{n}"]), float(step)
     offset = np.arange(size) + 1 - float(header.get(f"CRPIX{n}", 1.0))
+    if re.match(r"(WAVE|AWAV|WAVN|ENER)-(?!LOG)[A-Z0-9]{3}$", ctype):
+        return _curved_axis(header, n, size, ctype, place, air)
     if ctype.endswith("-LOG") and len(ctype) == 8:
         values = first * np.exp(step * offset / first)
     else:
         values = first + step * offset
-        log = log or int(header.get("DC-FLAG", wat.get("dc-flag", 0)) or 0) == 1 or "LOG" in ctype
+        log = log or int(header.get("DC-FLAG", 0) or 0) == 1 or "LOG" in ctype or given.log
         if log:
             values = 10.0**values
     notes = []
@@ -103,6 +111,22 @@ def header_axis(
     return HeaderAxis(values, unit, rest_frequency=rest, air=air, notes=tuple(notes))
 
 
+def _curved_axis(
+    header: fits.Header, n: int, size: int, ctype: str, place: Place, air: bool | None
+) -> HeaderAxis:
+    """Axes of FITS paper III that are linear in something else (grisms, frequencies), through wcslib."""
+    try:
+        wcs = WCS(header).sub([n])
+        values = wcs.all_pix2world(np.arange(size), 0)[0]
+        unit = u.Unit(str(wcs.wcs.cunit[0]))
+    except Exception as error:  # wcslib's errors share no base class
+        words = " ".join(str(error).split())[:120]
+        raise place.error(
+            f"expected an axis that wcslib can follow, got {ctype} ({words}); give wavelengths as a table"
+        ) from error
+    return HeaderAxis(values, unit, air=air)
+
+
 def _radio_axis(header: fits.Header, n: int, size: int, ctype: str, place: Place, given: Given) -> HeaderAxis:
     """Frequencies and velocities, in the dialects of radio astronomy; those that are linear stay what they are."""
     header = header.copy()
@@ -118,7 +142,8 @@ def _radio_axis(header: fits.Header, n: int, size: int, ctype: str, place: Place
     reading, notes = read_spectral_axis(
         header, n, rest_frequency=rest or (1e9 if simple else None), name=place.path
     )  # fmt: skip
-    notes = tuple(note for note in notes if "rest frequency" not in note or rest is None and not simple)
+    # Only frequencies that were taken for those of HI are worth a word.
+    notes = tuple(note for note in notes if "rest frequency" not in note or "taken as HI" in note)
     if reading.kind not in ("VRAD", "VOPT", "VELO"):
         values = reading.frequency(np.arange(size))
         return HeaderAxis(values, u.Hz, rest_frequency=reading.rest_frequency, notes=notes)
@@ -163,8 +188,10 @@ def told_air(words: str, meta: Mapping[str, Any]) -> bool | None:
 
 def iraf_words(header: fits.Header, n: int) -> dict[str, str]:
     """IRAF's words on an axis: WAT1_001 and on, 68 letters each."""
-    text = "".join(str(header.get(f"WAT{n}_{part:03d}", "")).ljust(68) for part in range(1, 1000)
-                   if f"WAT{n}_{part:03d}" in header)  # fmt: skip
+    parts: list[str] = []
+    while (key := f"WAT{n}_{len(parts) + 1:03d}") in header:
+        parts.append(str(header[key]).ljust(68))
+    text = "".join(parts)
     return {key.lower(): value.strip('"') for key, value in re.findall(r'(\S+?)\s*=\s*("[^"]*"|\S+)', text)}
 
 

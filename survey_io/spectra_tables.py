@@ -32,8 +32,8 @@ def table_spectra(columns: Columns, place: Place, given: Given) -> Opened:
     InputError
         When they are, but an axis has the wrong unit, or its only spectrum cannot be used.
     """
-    roles = recognise(columns)
-    if roles.axis not in columns.arrays and roles.flux not in columns.arrays:
+    roles = recognise(columns, given.unit)
+    if roles.flux not in columns.arrays:
         return collect([_attempt(columns, roles, place, given, None)])
     label = next((name for name in columns.names if plain(name) in NAMES and name not in columns.arrays), None)
     labels = None if label is None else columns.get(label)
@@ -59,8 +59,7 @@ def _attempt(columns: Columns, roles: Roles, place: Place, given: Given, row: in
         if name is None:
             return None
         values = columns.get(name)
-        # One axis may serve all rows.
-        values = values[row] if row is not None and name in columns.arrays else values
+        values = values if row is None else values[row]
         return np.asarray(values, np.float64).ravel()
 
     try:
@@ -104,7 +103,7 @@ def _unit_of_axis(
     """The axis's unit, whether values are logarithms, and a note."""
     text = columns.units.get(roles.axis) or split_unit(roles.axis)[1]
     unit, log = axis_unit(text)
-    log = log or roles.kind == "log"
+    log = log or roles.kind == "log" or given.log
     if given.unit is not None:
         return given.unit, log, ""
     if unit is not None and axis_kind(unit) is not None:

@@ -22,6 +22,9 @@ from .spectrum_build import Given, Opened, Place
 
 __all__ = ["text_spectra"]
 
+# Julian dates of the years 1858 to 2132.
+_JULIAN = (2.4e6, 2.5e6)
+
 _COMMENT = re.compile(r"\s*(?:#|%|;|!|//|\\)+")
 # Keywords of heads: the Indo-US library's "#K TEFF 6000", "KEY = value", "KEY: value".
 _KEYS = (re.compile(r"K\s+([A-Z][A-Z0-9_-]*)\s+(.*)$"), re.compile(r"(?:\\|char\s+)?(\w[\w. -]{0,30}?)\s*[=:]\s*(.+)$"))
@@ -101,7 +104,7 @@ def _plain_columns(content: bytes, place: Place, given: Given) -> Columns:
     body = [line for line, match in zip(lines[numbers:], comments[numbers:], strict=True) if line.strip() and not match]
     values = _values(body, split, width, place, numbers)
     meta = {match[1].strip().upper(): match[2].strip() for line in head if (match := _keyword(line))}
-    names, units, notes = _heading(head, width, split)
+    names, units, notes = _labelled(meta, width) or _heading(head, width, split)
     if names is None:
         names, units, notes = _unnamed(values, given)
     # Names may repeat, or be empty: only what is told apart is a column.
@@ -123,7 +126,7 @@ def _first_numbers(lines: list[str], comments: list[Any], place: Place) -> tuple
     for index, (line, comment) in enumerate(zip(lines, comments, strict=True)):
         if comment or not line.strip():
             continue
-        split = next((sign for sign in (",", ";", "\t", "|") if sign in line), None)
+        split = next((sign for sign in ("\t", ";", ",", "|") if sign in line), None)
         words = _words(line, split)
         if len(words) > 1 and _number(words[0]) is not None and sum(_number(word) is not None for word in words) > 1:
             return index, split
@@ -183,6 +186,18 @@ def _keyword(line: str) -> re.Match[str] | None:
     return next((match for pattern in _KEYS if (match := pattern.match(line.strip()))), None)
 
 
+def _labelled(meta: dict[str, str], width: int) -> tuple[list[str], list[str], list[str]] | None:
+    """Names from the labels of a plot, as CARTA and CASA write profiles: "xLabel: Radio velocity (km/s)"."""
+    match = re.search(r"[\[(]([^\])]*)[\])]", meta.get("XLABEL", ""))
+    unit = None if match is None else axis_unit(match[1])[0]
+    kind = None if unit is None else axis_kind(unit)
+    if kind is None or width < 2:
+        return None
+    flux = re.search(r"[\[(]([^\])]*)[\])]", meta.get("YLABEL", ""))
+    rest = [f"column {index + 1}" for index in range(2, width)]
+    return [kind, "flux", *rest], [match[1], flux[1] if flux else "", *[""] * len(rest)], []
+
+
 def _heading(head: list[str], width: int, split: str | None) -> tuple[list[str] | None, list[str], list[str]]:
     """Names and units of the columns, from the lines above the numbers."""
     for pattern in _LINE_PER_COLUMN:
@@ -222,6 +237,11 @@ def _unnamed(values: np.ndarray, given: Given) -> tuple[list[str], list[str], li
     """Columns without names: the axis, the flux and, where it can be one, its error."""
     width = values.shape[1]
     kind = "wavelength" if given.unit is None else (axis_kind(given.unit) or "wavelength")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        ends = np.nanmin(values[:, 0]), np.nanmax(values[:, 0])
+    if given.unit is None and _JULIAN[0] < ends[0] and ends[1] < _JULIAN[1]:
+        kind = "time"
     names = [kind if kind in ("wavelength", "frequency", "velocity", "time") else "wavelength", "flux"]
     notes = ["no names of the columns: the first is the axis, the second the flux"]
     if width > 2 and np.nanmin(values[:, 2], initial=np.inf) >= 0:

@@ -59,6 +59,8 @@ class Given:
     ----------
     unit : astropy Unit, optional
         Of the axis.
+    log : bool
+        Whether its values are logarithms to base 10.
     rest_frequency : float, optional
         Hz.
     air : bool, optional
@@ -66,6 +68,7 @@ class Given:
     """
 
     unit: u.UnitBase | None = None
+    log: bool = False
     rest_frequency: float | None = None
     air: bool | None = None
 

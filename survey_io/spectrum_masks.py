@@ -12,7 +12,7 @@ from astropy import units as u
 if TYPE_CHECKING:
     from .spectra_columns import Columns
 
-__all__ = ["SDSS_BAD", "bad_bins", "covered", "mask_bits"]
+__all__ = ["SDSS_BAD", "bad_bins", "covered", "mask_bits", "quality_bits"]
 
 # SDSS' spectral masks that say nothing usable came through in any exposure: FULLREJECT, NOSKY, BRIGHTSKY, NODATA.
 # Others (LOWFLAT, BADFLAT, NEARBADPIXEL) mark whole fibres whose flux is good.
@@ -35,6 +35,17 @@ def mask_bits(meta: Mapping[str, Any]) -> int | None:
     return None if telescope.startswith("LAMOST") else SDSS_BAD
 
 
+def quality_bits(meta: Mapping[str, Any]) -> int | None:
+    """Bits of DQ that matter; None for all."""
+    telescope = _word(meta, "TELESCOP")
+    if telescope == "JWST":
+        # DO_NOT_USE; others say how a value came about.
+        return 1
+    if telescope == "HST" and str(meta.get("SDQFLAGS", "")).isdigit():
+        return int(meta["SDQFLAGS"])
+    return None
+
+
 def bad_bins(
     columns: Columns, axis: np.ndarray, unit: u.UnitBase, read: Callable[[str | None], np.ndarray | None]
 ) -> np.ndarray:
@@ -45,7 +56,8 @@ def bad_bins(
     space = _word(meta, "TELESCOP", "MISSION").startswith(("TESS", "KEPLER", "K2"))
     for candidates, bits in (
         (("andmask",), mask_bits(meta)),
-        (("mask", "pixmask", "dq", "dqflags"), None),
+        (("mask", "pixmask", "qual"), None),
+        (("dq", "dqflags"), quality_bits(meta)),
         (("quality", "sapquality") if space else (), mask_bits(meta)),
     ):
         name = next((names[one] for one in candidates if one in names), None)

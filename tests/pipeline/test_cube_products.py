@@ -17,6 +17,7 @@ from pipeline.options import DetectOptions, parse_options
 from survey_io.cube import open_cube
 from survey_io.errors import OptionError
 from survey_io.simulate.hi import Galaxies, HiModel, noise_cube, paint_galaxies, write_hi
+from survey_io.spectra import find_spectra, open_spectra
 
 MODEL = HiModel(shape=(110, 70, 84), rms=3e-6)
 KINDS = ("cube.fits", "mask.fits", "mom0.fits", "mom1.fits", "mom2.fits", "spec.fits", "spec.txt")
@@ -69,6 +70,23 @@ def test_sums_are_those_of_the_catalogue(run):
         # The table's own line of sight: the bright half of the channels lies within w50.
         bright = table[table["flux_density"] > 0.5 * table["flux_density"].max()]
         assert np.ptp(bright["velocity"]) == pytest.approx(row["w50"], abs=40)
+
+
+def test_spectra_are_read_back(run):
+    cube, result, _ = run
+    for row in result.table:
+        table = Table.read(f"{result.files['products']}/cube_{row['source_id']}_spec.fits")
+        for suffix, tolerance in (("fits", 1e-12), ("txt", 1e-8)):
+            (spectrum,) = open_spectra(result.files["products"] / f"cube_{row['source_id']}_spec.{suffix}").spectra
+            order = np.argsort(table["frequency"])
+            seen = np.asarray(table["flux_outline_err"])[order] > 0
+            assert spectrum.axis == pytest.approx(np.asarray(table["frequency"])[order], rel=tolerance)
+            expected = np.where(seen, np.asarray(table["flux_outline"])[order], np.nan)
+            assert spectrum.flux == pytest.approx(expected, rel=1e-6, nan_ok=True)
+            assert spectrum.unit == u.Hz and spectrum.flux_unit == u.Jy
+            assert spectrum.rest_frequency == pytest.approx(cube.spectral.rest_frequency, rel=1e-8)
+    # A folder of products gives each source's spectrum once.
+    assert len(find_spectra([result.files["products"]])) == len(result.table)
 
 
 def test_the_box_lies_where_it_says(run):
