@@ -1,4 +1,4 @@
-"""What the sky files hold: images, beams, coordinates and catalogues.
+"""What the sky files hold: images, spectra, beams, coordinates and catalogues.
 
 Names are imported on first use, so that importing the package costs nothing.
 """
@@ -18,6 +18,11 @@ _HOME = {
     "PixelSource": "observation",
     "Window": "observation",
     "open_image": "image",
+    "SpectralGrid": "spectral_grid",
+    "resample": "spectral_grid",
+    "Spectrum": "spectrum",
+    "find_spectra": "spectra",
+    "open_spectra": "spectra",
     "Column": "columns",
     "Flag": "columns",
     "IMAGE_COLUMNS": "columns",
