@@ -98,6 +98,8 @@ def _plain_columns(content: bytes, place: Place, given: Given) -> Columns:
         )
     lines = content.decode("utf-8", errors="replace").lstrip("\ufeff").splitlines()
     comments = [_COMMENT.match(line) for line in lines]
+    # Words behind the numbers of a line.
+    lines = [line if match else line.partition(" #")[0] for line, match in zip(lines, comments, strict=True)]
     numbers, split = _first_numbers(lines, comments, place)
     width = len(_words(lines[numbers], split))
     head = [line[match.end() :] if match else line for line, match in zip(lines[:numbers], comments, strict=False)]
@@ -244,7 +246,7 @@ def _unnamed(values: np.ndarray, given: Given) -> tuple[list[str], list[str], li
         kind = "time"
     names = [kind if kind in ("wavelength", "frequency", "velocity", "time") else "wavelength", "flux"]
     notes = ["no names of the columns: the first is the axis, the second the flux"]
-    if width > 2 and np.nanmin(values[:, 2], initial=np.inf) >= 0:
+    if width > 2 and np.isfinite(values[:, 2]).any() and np.nanmin(values[:, 2]) >= 0:
         names.append("error")
         notes[0] += ", the third its error"
     names += [f"column {index + 1}" for index in range(len(names), width)]

@@ -86,7 +86,7 @@ def test_columns_without_names(tmp_path: Path, only: Callable[..., Any]) -> None
 
 def test_plain_numbers_of_all_sorts(tmp_path: Path, only: Callable[..., Any]) -> None:
     path = tmp_path / "odd.txt"
-    path.write_text("wavelength flux name\n4000.0 1.0D+00 a\n\n4001.0 -- b\n# later\n4002.0 nan c\n4003 2 d\n")
+    path.write_text("wavelength flux name\n4000.0 1.0D+00 a\n\n4001.0 -- b\n# later\n4002.0 nan c\n4003 2 d # odd\n")
     got = only(path)
     np.testing.assert_array_equal(got.flux, [1, np.nan, np.nan, 2])
 
