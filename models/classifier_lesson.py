@@ -132,8 +132,12 @@ class ClassifierLesson:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
             raw = net(*(one.to(device, non_blocking=True) for one in inputs))
         targets = {name: one.to(device) for name, one in targets.items()}
-        loss, parts = answer_loss(raw, targets, self.answers)
+        # Members of an ensemble answer one by one while they learn.
+        members = [answer_loss(one, targets, self.answers) for one in (raw if raw.ndim == 3 else raw[None])]
+        loss = torch.stack([one for one, _ in members]).mean()
+        parts = {name: sum(one[name] for _, one in members) / len(members) for name in members[0][1]}
         if self.answers.exclusive:
+            raw = raw.mean(dim=0) if raw.ndim == 3 else raw
             right = raw[:, : len(self.answers.classes)].argmax(dim=1) == targets["classes"].argmax(dim=1)
             parts["accuracy"] = float(right.float().mean())
         return loss, parts

@@ -41,6 +41,8 @@ class StellarExamples(Examples):
 
     def __init__(self, library: StellarLibrary, net: nn.Module):
         self.prepare, self.answers = net.prepare, net.answers
+        kept = net.options.get("keep_continuum", False)
+        self.dust = 0.0 if kept else DUST
         self.part = split_by_star(library.name, library.label)
         self.centres = net.grid.centres()
         placed = [
@@ -60,9 +62,10 @@ class StellarExamples(Examples):
         # Rare classes are drawn more often, but a few stars not over and over.
         weight = 1 / np.sqrt(np.maximum(counts, 1))[library.label[train]]
         self.train, self.weight = train, weight / weight.sum()
+        state = "kept" if kept else "taken off"
         self.description = (
-            f"{len(train)} stars of the Indo-US library (Valdes et al. 2004), continuum taken off, with random "
-            "velocity, resolution, noise, dust and coverage"
+            f"{len(train)} stars of the Indo-US library (Valdes et al. 2004), continuum {state}, with random velocity, "
+            "resolution, noise, dust and coverage"
         )
 
     def draw(self, count: int, rng: np.random.Generator) -> Arrays:
@@ -94,7 +97,8 @@ class StellarExamples(Examples):
         if rng.random() < BLUR_SHARE:
             flux = gaussian_filter1d(flux, rng.uniform(*BLUR), mode="nearest")
         length = len(flux)
-        slope = rng.uniform(-DUST, DUST) * np.linspace(-0.5, 0.5, length)
+        # A continuum that is kept is kept as the library has it.
+        slope = rng.uniform(-self.dust, self.dust) * np.linspace(-0.5, 0.5, length)
         knots = np.interp(np.linspace(0, 1, length), np.linspace(0, 1, 8), rng.normal(0, 0.02, 8))
         flux = flux * 10 ** (0.4 * slope) * (1 + knots)
         if rng.random() < NOISE_SHARE:

@@ -134,9 +134,10 @@ def test_classifier_answers_as_promised_and_learns(name):
     assert given.dtype == np.float32 and np.isfinite(given).all()
     assert given.shape[1:] == net.inputs[0].shape and given.shape[2] == net.grid.count
     given = torch.from_numpy(given)
-    assert net(given).shape == (3, net.answers.outputs)
+    assert net(given).shape[-2:] == (3, net.answers.outputs)
+    assert net.eval()(given).shape == (3, net.answers.outputs)
     target = torch.randn(3, net.answers.outputs)
-    optimiser = torch.optim.Adam(net.eval().parameters(), lr=1e-3)
+    optimiser = torch.optim.Adam(net.parameters(), lr=1e-3)
     losses = []
     for _ in range(4):
         optimiser.zero_grad()

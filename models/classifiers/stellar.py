@@ -6,6 +6,7 @@ known class (the Indo-US library's was forced to a template of it), and dust cha
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,7 +61,7 @@ def continuum(flux: np.ndarray) -> np.ndarray:
     return found
 
 
-def prepare(flux: np.ndarray, seen: np.ndarray) -> np.ndarray:
+def prepare(flux: np.ndarray, seen: np.ndarray, *, keep_continuum: bool = False) -> np.ndarray:
     """The network's input: flux over continuum less 1 (0 where missing), and where there is flux.
 
     Parameters
@@ -69,16 +70,24 @@ def prepare(flux: np.ndarray, seen: np.ndarray) -> np.ndarray:
         On `GRID`, any unit, NaN where missing.
     seen : ndarray, shape (N, L)
         Share of each bin that was observed, 0..1.
+    keep_continuum : bool
+        Divide by the spectrum's median in place of its continuum: to measure how much the continuum gives away.
 
     Returns
     -------
     ndarray of float32, shape (N, 2, L)
     """
-    level = continuum(flux)
+    if keep_continuum:
+        flux = np.asarray(flux, np.float64)
+        middle = np.nanmedian(np.where(np.isfinite(flux).any(axis=1, keepdims=True), flux, 0), axis=1, keepdims=True)
+        level = np.broadcast_to(middle, flux.shape)
+    else:
+        level = continuum(flux)
     with np.errstate(invalid="ignore", divide="ignore"):
         lines = flux / level - 1
     good = np.isfinite(lines) & (level > 0) & (seen > 0)
-    return np.stack([np.where(good, np.clip(lines, _LOWEST, _HIGHEST), 0.0), good], axis=1).astype(np.float32)
+    highest = 4 * _HIGHEST if keep_continuum else _HIGHEST
+    return np.stack([np.where(good, np.clip(lines, _LOWEST, highest), 0.0), good], axis=1).astype(np.float32)
 
 
 class _Classifier(nn.Module):
@@ -119,25 +128,11 @@ def _down(inside: int, outside: int, taps: int) -> nn.Sequential:
     )
 
 
-class StellarClassifier(_Classifier):
-    """Residual network to 59 places of 102 Angstrom, each with a few features, and a dense layer over all of them.
+class _Member(nn.Module):
+    """Residual network to 59 places of 102 Angstrom, each with a few features, and a dense layer over all of them."""
 
-    Parameters
-    ----------
-    width : int
-        Channels at stride 4; twice as many behind.
-    features : int
-        Kept per place.
-    dense : int
-        Units before the answers.
-    dropout : float
-    """
-
-    name = "stellar"
-
-    def __init__(self, width: int = 16, features: int = 12, dense: int = 128, dropout: float = 0.4):
+    def __init__(self, width: int, features: int, dense: int, dropout: float):
         super().__init__()
-        self.options = {"width": width, "features": features, "dense": dense, "dropout": dropout}
         self.trunk = nn.Sequential(
             _down(2, width, 9), _Block(width, 1),
             _down(width, 2 * width, 5), _Block(2 * width, 1), _Block(2 * width, 2),
@@ -151,6 +146,45 @@ class StellarClassifier(_Classifier):
         )  # fmt: skip
 
     def forward(self, spectrum: Tensor) -> Tensor:
+        return self.answer(self.trunk(spectrum))
+
+
+class StellarClassifier(_Classifier):
+    """Several small residual networks that learn apart and answer together.
+
+    A few hundred stars leave each of them with errors of its own, which the mean of their answers has less of.
+
+    Parameters
+    ----------
+    width : int
+        Channels at stride 4; twice as many behind.
+    features : int
+        Kept per place.
+    dense : int
+        Units before the answers.
+    dropout : float
+    members : int
+        Networks whose answers are averaged.
+    keep_continuum : bool
+        Read flux with its continuum: only to measure how much that gives away.
+    """
+
+    name = "stellar"
+
+    def __init__(
+        self, width: int = 16, features: int = 12, dense: int = 128, dropout: float = 0.4, members: int = 4,
+        keep_continuum: bool = False,
+    ):  # fmt: skip
+        super().__init__()
+        self.options = {
+            "width": width, "features": features, "dense": dense, "dropout": dropout, "members": members,
+            "keep_continuum": keep_continuum,
+        }  # fmt: skip
+        if keep_continuum:
+            self.prepare = partial(prepare, keep_continuum=True)
+        self.members = nn.ModuleList(_Member(width, features, dense, dropout) for _ in range(members))
+
+    def forward(self, spectrum: Tensor) -> Tensor:
         """Raw answers.
 
         Parameters
@@ -161,8 +195,10 @@ class StellarClassifier(_Classifier):
         Returns
         -------
         Tensor, shape (B, answers.outputs)
+            While training (members, B, answers.outputs): each member learns from its own errors.
         """
-        return self.answer(self.trunk(spectrum))
+        answers = torch.stack([member(spectrum) for member in self.members])
+        return answers if self.training else answers.mean(dim=0)
 
 
 class CourseClassifier(_Classifier):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from survey_io.errors import InputError
+from survey_io.spectral import air_index
 
 CLASSES = ("O", "B", "A", "F", "G", "K", "M")
 # Shares of each class's stars that calibrate and that are reported on; the others are trained on.
@@ -87,24 +88,16 @@ def read_stellar_spectra(folder: str | Path) -> StellarLibrary:
     numbers = {
         key: np.array([float(row[key]) if row[key] else np.nan for row in rows]) for key in ("teff", "logg", "feh")
     }
+    wave = arrays["wave"].astype(np.float64)
     label = np.array([CLASSES.index(row["class"]) for row in rows])
     return StellarLibrary(
         name=np.array([row["objname"] for row in rows]),
-        wavelength=air_to_vacuum(arrays["wave"]),
+        wavelength=wave * air_index(1e-10 * wave),
         flux=flux,
         label=label,
         subtype=np.array([spectral_subtype(row["sptype"], k) for row, k in zip(rows, label, strict=True)]),
         **{key: np.where(value < _UNKNOWN, np.nan, value) for key, value in numbers.items()},
     )
-
-
-def air_to_vacuum(wavelength: np.ndarray) -> np.ndarray:
-    """Vacuum wavelengths of wavelengths in standard air, both in Angstrom (Morton 2000, ApJS 130, 403)."""
-    wavelength = np.asarray(wavelength, np.float64)
-    # The index is that of the vacuum wavelength: its own formula, turned around by N. Piskunov for VALD.
-    s2 = (1e4 / wavelength) ** 2
-    far, near = 2.408926869968e-2 / (130.1065924522 - s2), 1.599740894897e-4 / (38.92568793293 - s2)
-    return wavelength * (1 + 8.336624212083e-5 + far + near)
 
 
 def spectral_subtype(text: str, label: int) -> float:

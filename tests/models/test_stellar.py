@@ -79,7 +79,7 @@ def test_a_short_training_learns_planted_stars(tmp_path, monkeypatch):
     options = TrainOptions(
         name="stellar", output=tmp_path, data=tmp_path, steps=120, warm_up=10, batch=16, loaders=0, precision="f32",
         learning_rate=4e-3, save_every=60, picture_every=120, ema=0.9,
-        model_options={"width": 8, "features": 4, "dense": 32, "dropout": 0.0},
+        model_options={"width": 8, "features": 4, "dense": 32, "dropout": 0.0, "members": 1},
     )  # fmt: skip
     lines = []
     train(options, report=lines.append)

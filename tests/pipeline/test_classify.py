@@ -28,7 +28,7 @@ def weights(tmp_path_factory):
     """A network that was not trained: its answers depend on every pixel that it reads."""
     torch.manual_seed(3)
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    options = {"width": 4, "features": 4, "dense": 16}
+    options = {"width": 4, "features": 4, "dense": 16, "members": 2}
     net = get_model("stellar").build(**options)
     calibration = {"slope": [3.0], "intercept": [], "error_scale": [1.0, 1.0, 2.0]}
     save_weights(net, Card(model="stellar", options=options, threshold=0.5, calibration=calibration), path)
