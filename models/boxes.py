@@ -87,6 +87,34 @@ def nms(centre: np.ndarray, radius: np.ndarray, score: np.ndarray) -> np.ndarray
     pairs = cKDTree(centre).query_pairs(float(radius.max()), output_type="ndarray")
     distance = np.linalg.norm(centre[pairs[:, 0]] - centre[pairs[:, 1]], axis=1)
     pairs = pairs[distance < np.maximum(radius[pairs[:, 0]], radius[pairs[:, 1]])]
+    return _best_of(pairs, centre, score)
+
+
+def nms_overlap(centre: np.ndarray, size: np.ndarray, score: np.ndarray, *, iou: float) -> np.ndarray:
+    """Greedy non-maximum suppression by the overlap of boxes; exact and order-free as `nms`.
+
+    Parameters
+    ----------
+    centre, size : ndarray, shape (n, ndim)
+        px.
+    score : ndarray, shape (n,)
+    iou : float
+        Boxes that overlap by more are one.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+        True for what is kept.
+    """
+    boxes = from_centres(np.asarray(centre, float), np.asarray(size, float))
+    one, other, overlap = overlapping_pairs(boxes, boxes)
+    near = (one < other) & (overlap > iou)
+    return _best_of(np.stack([one[near], other[near]], -1), centre, score)
+
+
+def _best_of(pairs: np.ndarray, centre: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Rows that no better row, itself kept, is paired with."""
+    n = len(centre)
     rank = np.empty(n, int)
     rank[np.lexsort((*centre.T, -score))] = np.arange(n)
     swap = rank[pairs[:, 0]] > rank[pairs[:, 1]]

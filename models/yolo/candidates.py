@@ -10,6 +10,8 @@ from models.yolo.head import HeadSpec, decode
 # A neighbouring cell speaks for the same source if its own centre lies within this many beams (or line extents along a
 # spectral axis) of the maximum's.
 AGREE_BEAMS = 0.35
+# What is averaged over the cells that agree.
+MEANS = ("centre", "log_size", "classes", "params", "scales")
 
 
 def _fine_grid(raw: np.ndarray, spec: HeadSpec) -> tuple[np.ndarray, tuple[int, ...]] | None:
@@ -83,7 +85,7 @@ def find_candidates(raw: np.ndarray, spec: HeadSpec, *, beam_px: float, min_logi
     best, best_logit = gather(index)
     limits = np.array(logits.shape)
     total = np.zeros(len(index))
-    mean = {name: np.zeros_like(best[name], dtype=np.float64) for name in ("centre", "log_size", "params", "scales")}
+    mean = {name: np.zeros_like(best[name], dtype=np.float64) for name in MEANS}
     for step in steps:
         cells = index + step
         inside = ((cells >= 0) & (cells < limits)).all(axis=1)
@@ -123,12 +125,14 @@ def _all_boxes(raw: np.ndarray, spec: HeadSpec, beam_px: float, min_logit: float
 
 
 def _param_names(spec: HeadSpec) -> list[str]:
-    return [*spec.params, *(f"{name}_scale" for name in spec.scales)]
+    return [*spec.params, *(f"{name}_scale" for name in spec.scales), *(f"is_{name}" for name in spec.classes)]
 
 
 def _named(out: dict[str, np.ndarray], spec: HeadSpec) -> dict[str, np.ndarray]:
-    """Parameters and the scales of their errors (e-folded) by name."""
+    """Parameters, the scales of their errors (e-folded) and probabilities of classes, by name."""
     named = {name: out["params"][:, i].astype(np.float32) for i, name in enumerate(spec.params)}
     for i, name in enumerate(spec.scales):
         named[f"{name}_scale"] = np.exp(out["scales"][:, i]).astype(np.float32)
+    for i, name in enumerate(spec.classes):
+        named[f"is_{name}"] = out["classes"][:, i].astype(np.float32)
     return named

@@ -29,6 +29,7 @@ class LossWeights:
     position: float = 0.3
     params: float = 0.3
     angle: float = 0.2
+    classes: float = 0.3
 
 
 def laplace_nll(error: Tensor, log_scale: Tensor) -> Tensor:
@@ -65,7 +66,8 @@ def yolo_loss(
     targets : dict of Tensor
         ``centre`` (t, ndim) px; ``size`` (t, ndim) px, apparent; ``beam`` (t,) px, with ``spec.line_channels`` the
         scale of position errors and the unit of the priors; ``params`` (t, len(spec.params)); ``param_weight`` (t,
-        len(spec.params)), in which the pair cos, sin of an angle carries the ellipticity.
+        len(spec.params)), in which the pair cos, sin of an angle carries the ellipticity; where the head has classes
+        ``classes`` (t, len(spec.classes)), 0 or 1.
     spec : HeadSpec
 
     Returns
@@ -118,6 +120,11 @@ def yolo_loss(
         quality = ((1 + iou) / 2).clamp(0, 1).detach()
         term = F.binary_cross_entropy_with_logits(objectness[index], quality, reduction="sum")
         parts["objectness"] = w.objectness * term / count
+        if spec.classes:
+            term = F.binary_cross_entropy_with_logits(
+                values[index][:, spec.slot("classes")], targets["classes"][row], reduction="none"
+            )
+            parts["classes"] = w.classes * (vote * term.sum(-1)).sum() / count
         error = (out["params"] - targets["params"][row]).abs()
         importance = targets["param_weight"][row] * vote[:, None]
         angle = [i for i, name in enumerate(spec.params) if name.startswith(("cos", "sin"))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.boxes import clip, diou_pairs, from_centres, iou_pairs, nms, overlapping_pairs
+from models.boxes import clip, diou_pairs, from_centres, iou_pairs, nms, nms_overlap, overlapping_pairs
 
 
 def box(*values: float) -> np.ndarray:
@@ -93,3 +93,28 @@ def test_a_chain_of_many_is_settled_exactly() -> None:
     n = 401
     kept = nms(np.arange(n, dtype=float)[:, None], np.full(n, 1.5), -np.arange(n, dtype=float))
     np.testing.assert_array_equal(kept, np.arange(n) % 2 == 0)
+
+
+def test_suppression_by_overlap() -> None:
+    centre = np.array([[10.0], [12.0], [15.0], [10.5], [40.0]])
+    size = np.array([[6.0], [6.0], [6.0], [60.0], [2.0]])
+    score = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
+    # 10 and 12 overlap by half; 15 overlaps 12, which falls, but hardly 10; a far wider one is another.
+    np.testing.assert_array_equal(nms_overlap(centre, size, score, iou=0.3), [True, False, True, True, True])
+    assert nms_overlap(np.empty((0, 1)), np.empty((0, 1)), np.empty(0), iou=0.3).shape == (0,)
+
+
+@pytest.mark.parametrize("ndim", [1, 2])
+def test_what_overlap_keeps_does_not_depend_on_the_order(ndim: int) -> None:
+    rng = np.random.default_rng(ndim)
+    centre, size, score = rng.uniform(0, 30, (90, ndim)), rng.uniform(1, 9, (90, ndim)), rng.integers(0, 20, 90)
+    kept = nms_overlap(centre, size, score, iou=0.2)
+    order = rng.permutation(90)
+    np.testing.assert_array_equal(nms_overlap(centre[order], size[order], score[order], iou=0.2), kept[order])
+    boxes = from_centres(centre, size)
+    table = iou_pairs(boxes[:, None], boxes[None])
+    np.fill_diagonal(table, 0)
+    # No two that are kept overlap, and whoever falls overlaps one that is kept and not worse.
+    assert not (table[kept][:, kept] > 0.2).any()
+    for row in np.flatnonzero(~kept):
+        assert ((table[row] > 0.2) & kept & (score >= score[row])).any()

@@ -140,3 +140,14 @@ def test_candidates_are_the_local_maxima_of_the_anchors_grid() -> None:
     }
     found = find_candidates(raw, LIGHT, beam_px=BEAM, min_logit=0.5)
     assert {tuple(a) for a in found.anchor.tolist()} == expected
+
+
+def test_classes_come_along_by_name() -> None:
+    spec = HeadSpec((4,), ((0.25,), (0.75,)), ((1.0,),) * 2, ("flux",), (), classes=("emission", "absorption"))
+    raw = quiet(spec, (9,))
+    plant(raw, spec, 1, (4,), centre=(18.2,), size=(6.0,), logit=3)
+    boxes(raw, spec)[1, spec.slot("classes"), 4] = (-2.0, 4.0)
+    found = find_candidates(raw, spec, beam_px=BEAM, min_logit=-3)
+    assert found.params["is_emission"][0] == pytest.approx(1 / (1 + np.exp(2)), abs=0.01)
+    assert found.params["is_absorption"][0] == pytest.approx(1 / (1 + np.exp(-4)), abs=0.01)
+    assert list(find_candidates(quiet(spec, (5,)), spec, beam_px=BEAM, min_logit=-3).params) == list(found.params)

@@ -180,3 +180,20 @@ def test_a_few_steps_bring_the_loss_down(ndim: int) -> None:
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.3 * losses[0]
     assert parts["size"] < 0.1
+
+
+def test_classes_have_a_term_of_their_own() -> None:
+    spec = HeadSpec((4,), ((0.25,), (0.75,)), ((1.0,), (2.0,)), ("log_flux",), ("position",), classes=("up", "down"))
+    raw, assigned = torch.zeros(1, spec.channels, 6), torch.full((1, 2, 6), BACKGROUND)
+    assigned[0, 1, 2] = assigned[0, 0, 3] = 0
+    targets = {
+        "centre": torch.tensor([[11.0]]), "size": torch.tensor([[4.0]]), "beam": torch.ones(1),
+        "params": torch.zeros(1, 1), "param_weight": torch.ones(1, 1), "classes": torch.tensor([[0.0, 1.0]]),
+    }  # fmt: skip
+    raw.requires_grad_()
+    loss, parts = yolo_loss(raw, assigned, targets, spec, weights=LossWeights(classes=0.5))
+    # Both classes are as likely as not, and two anchors share a vote.
+    assert parts["classes"] == pytest.approx(0.5 * 2 * np.log(2), rel=1e-5)
+    loss.backward()
+    gradient = raw.grad.reshape(2, spec.box_channels, 6)[1, spec.slot("classes"), 2]
+    assert gradient[0] > 0 > gradient[1]
