@@ -34,6 +34,7 @@ class TrainOptions(BaseModel):
     minutes: float | None = Field(None, gt=0, description="bound on the wall time, minutes")
     batch: int = Field(8, ge=1, description="fields per step")
     size: int = Field(256, ge=64, description="side of a field, px")
+    channels: int = Field(1024, ge=256, description="channels of a spectrum's field, for detectors of lines")
     cube_size: tuple[int, int, int] = Field((128, 48, 48), description="sides of a cube's field, (channels, y, x)")
     templates: Path | None = Field(None, description="folder of real HI galaxies that cubes are made of, as SDC2's")
     data: Path | None = Field(None, description="folder or file of the real data that a recipe trains on")

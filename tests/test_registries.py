@@ -10,7 +10,7 @@ import torch
 from models import weights
 from models.engines.base import available_engines, list_engines, load_engine
 from models.registry import get_model, list_models
-from models.signature import random_input
+from models.signature import network_inputs, random_input
 
 ROOT = Path(__file__).parents[1]
 TRAINABLE = [name for name in list_models(kind="detector") if get_model(name).has_weights]
@@ -21,7 +21,7 @@ def make_input(net, ndim, *, batch=2, cells=(2, 3, 2)):
     generator = torch.Generator().manual_seed(batch)
     sides = (n * side for n, side in zip(cells[:ndim], net.head.stride, strict=True))
     snr = 4 * torch.randn(batch, 1, *sides, generator=generator)
-    return snr, torch.randn(batch, 4, generator=generator)
+    return (snr, torch.randn(batch, 4, generator=generator))[: len(network_inputs(net))]
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,9 @@ def test_model_builds_and_says_what_it_is(name):
 def test_model_has_the_promised_shape_and_is_rebuilt_by_its_options(name):
     entry = get_model(name)
     net = entry.build().eval()
-    snr, beam = make_input(net, entry.ndim)
+    given = make_input(net, entry.ndim)
     with torch.inference_mode():
-        raw = net(snr, beam)
+        raw = net(*given)
     assert raw.shape == (2, net.head.channels, *(2, 3, 2)[: entry.ndim])
     assert torch.isfinite(raw).all()
     assert net.head.ndim == entry.ndim
@@ -72,13 +72,13 @@ def test_model_has_the_promised_shape_and_is_rebuilt_by_its_options(name):
 def test_a_few_training_steps_lower_the_loss(name):
     torch.manual_seed(0)
     net = get_model(name).build()
-    snr, beam = make_input(net, get_model(name).ndim)
-    target = torch.randn(net(snr, beam).shape)
+    given = make_input(net, get_model(name).ndim)
+    target = torch.randn(net(*given).shape)
     optimiser = torch.optim.Adam(net.parameters(), lr=1e-3)
     losses = []
     for _ in range(4):
         optimiser.zero_grad()
-        loss = torch.nn.functional.mse_loss(net(snr, beam), target)
+        loss = torch.nn.functional.mse_loss(net(*given), target)
         loss.backward()
         for key, weight in net.named_parameters():
             assert weight.grad is not None and torch.isfinite(weight.grad).all(), key
@@ -96,7 +96,7 @@ def test_no_cell_sees_beyond_the_receptive_field(name):
     reach = -(-field // 2 // stride) + 1
     sides = (2 * reach + 1) * stride
     snr = torch.randn(1, 1, *sides.tolist(), dtype=torch.float64, requires_grad=True)
-    raw = net(snr, torch.zeros(1, 4, dtype=torch.float64))
+    raw = net(*(snr, torch.zeros(1, 4, dtype=torch.float64))[: len(network_inputs(net))])
     raw[(0, slice(None), *reach.tolist())].square().sum().backward()
     seen = torch.nonzero(snr.grad[0, 0]).numpy()
     centre = (reach + 0.5) * stride - 0.5
@@ -111,7 +111,7 @@ def test_every_engine_agrees_with_torch(cache, name, engine):
     ndim = get_model(name).ndim
     shapes = [(1, (5, 3, 1)), (2, (3, 4, 2)), (3, (1, 7, 3)), (1, (4, 6, 1))]
     given = [make_input(net, ndim, batch=batch, cells=cells) for batch, cells in shapes]
-    given = [(snr.numpy(), beam.numpy()) for snr, beam in given]
+    given = [tuple(array.numpy() for array in arrays) for arrays in given]
     reference, tested = load_engine("torch", net), load_engine(engine, net)
     with ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(lambda pair: tested(*pair), given))
