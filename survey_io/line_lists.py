@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,23 +95,23 @@ class LineList:
     def __len__(self) -> int:
         return len(self.frequency)
 
-    @property
+    @cached_property
     def species(self) -> tuple[str, ...]:
         """Names of the species, in the order of their first ladder."""
         return tuple(dict.fromkeys(one.species for one in self.ladders))
 
-    @property
+    @cached_property
     def ladder_species(self) -> np.ndarray:
         """Place in ``species`` of each ladder, shape (ladders,)."""
         place = {name: row for row, name in enumerate(self.species)}
         return np.array([place[one.species] for one in self.ladders], np.int64)
 
-    @property
+    @cached_property
     def line_species(self) -> np.ndarray:
         """Place in ``species`` of each line, shape (L,)."""
         return self.ladder_species[self.ladder]
 
-    @property
+    @cached_property
     def lower_energy(self) -> np.ndarray:
         """Of the lower level, K, shape (L,)."""
         return self.upper_energy - PER_GHZ * self.frequency
@@ -125,13 +125,15 @@ class LineList:
             Of excitation, K; interpolated in ln Q over ln T, and the end slopes go on outside the table.
         """
         temperature = np.broadcast_to(np.asarray(temperature, np.float64), (len(self.species),))[self.ladder_species]
-        table = np.stack([np.log(one.partition / one.share) for one in self.ladders])
-        x = np.log(temperature)
-        grid = np.log(TEMPERATURES)
+        table, grid, x = self._logs, np.log(TEMPERATURES), np.log(temperature)
         row = np.arange(len(table))
         left = np.clip(np.searchsorted(grid, x) - 1, 0, len(grid) - 2)
         part = (x - grid[left]) / (grid[left + 1] - grid[left])
         return np.exp(table[row, left] * (1 - part) + table[row, left + 1] * part)
+
+    @cached_property
+    def _logs(self) -> np.ndarray:
+        return np.stack([np.log(one.partition / one.share) for one in self.ladders])
 
     def select(self, keep: np.ndarray) -> LineList:
         """The lines where ``keep`` is True; ladders without a line are dropped."""
