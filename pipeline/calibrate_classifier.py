@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # Classes with fewer true validation examples than this are calibrated together.
 ENOUGH = 50
 BATCH = 32
+# Parts by S/N that independent classes are scored in: all that is above 5, and what lies where.
+SNR_PARTS = ((5.0, np.inf), (2.0, 5.0), (5.0, 8.0), (8.0, 15.0), (15.0, np.inf))
 
 
 def calibrate_classifier(
@@ -146,6 +148,10 @@ def score_answers(
         found["macro_average_precision"] = float(np.nanmean(each))
         found["calibration_error"] = scores.expected_calibration_error(wanted > 0.5, probability, keep=keep)
         found["average_precision"] = dict(zip(answers.classes, each.round(4).tolist(), strict=True))
+        if "class_snr" in targets:
+            found["by_snr"] = scores.scores_by_strength(
+                wanted > 0.5, probability, np.asarray(targets["class_snr"]), SNR_PARTS, keep=keep
+            )
     for name, summary in score_values(raw, targets, answers, calibration).items():
         found[name] = summary
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in found.items()}

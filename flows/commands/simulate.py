@@ -118,3 +118,53 @@ def hi(
     for path in files.values():
         print(f"  {path}")
     return 0
+
+
+def molecules(
+    output: Path | None = typer.Option(
+        None, "-o", "--output", help="Folder for the files [default: skysift_spectra]."
+    ),
+    name: str | None = typer.Option(None, help="Stem of the files [default: molecules]."),
+    count: int | None = typer.Option(None, help="Number of spectra [default: 20]."),
+    seed: int | None = typer.Option(None, help="Seed; the same one gives the same spectra [default: 1]."),
+    lines: Path | None = typer.Option(
+        None, metavar="PATH", help="CDMS, JPL or LAMDA files, or a folder of them [default: the lines that ship]."
+    ),
+    snr: str | None = typer.Option(
+        None, metavar="LOW,HIGH", help="S/N of a spectrum's brightest line [default: 2,60]."
+    ),
+    width: str | None = typer.Option(None, metavar="LOW,HIGH", help="FWHM of lines in km/s [default: 0.8,30]."),
+    velocity: float | None = typer.Option(None, help="Largest velocity in km/s [default: 30]."),
+    unknown: float | None = typer.Option(None, help="Mean number of lines of unknown molecules [default: 8]."),
+    gapped: float | None = typer.Option(None, help="Share of spectra with gaps [default: 0.6]."),
+    ripple: float | None = typer.Option(None, help="Share of spectra with standing waves [default: 0.4]."),
+    config: Path | None = typer.Option(None, metavar="FILE.yaml", help="Read options from this file."),
+) -> int:
+    """Simulate spectra of molecular gas, 35,000 channels from 80 to 115 GHz, with a truth table."""
+    from flows.settings import resolve_options
+    from pipeline.simulate_options import SimulateMoleculesOptions
+
+    given = {
+        "output": output, "name": name, "count": count, "seed": seed, "lines": lines, "snr": snr, "width": width,
+        "velocity": velocity, "unknown": unknown, "gapped": gapped, "ripple": ripple,
+    }  # fmt: skip
+    options = resolve_options(SimulateMoleculesOptions, given, config=config)
+    from survey_io.errors import InputError
+    from survey_io.line_lists import molecular_lines, read_lines
+    from survey_io.simulate.molecules import GRID, MoleculeModel, simulate_molecules, write_molecules
+    from survey_io.simulate.receiver import ReceiverModel
+
+    edges = GRID.edges()
+    listed = read_lines(options.lines, band=(edges[0], edges[-1])) if options.lines else molecular_lines()
+    if not len(listed):
+        raise InputError(f"{options.lines}: expected lines between {edges[0]:g} and {edges[-1]:g} GHz, found none")
+    model = MoleculeModel(snr=options.snr, width=options.width, velocity=options.velocity, unknown=options.unknown)
+    receiver = ReceiverModel(gapped=options.gapped, ripple=options.ripple)
+    made = simulate_molecules(options.count, seed=options.seed, model=model, lines=listed, receiver=receiver)
+    spectra = list(made)
+    files = write_molecules(spectra, options.output, name=options.name, lines=listed)
+    seen = sum(int(one.demanded.sum()) for one in spectra)
+    print(f"{len(spectra)} spectra of {len(listed.species)} species, {seen} detectable ones in all")
+    for path in files.values():
+        print(f"  {path}")
+    return 0

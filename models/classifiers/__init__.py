@@ -5,4 +5,4 @@ What a classifier's module has beside its layers: ``name``, ``options``, ``input
 network's input of spectra on the grid in numpy, and ``lesson(options)`` (`models.classifier_lesson`).
 """
 
-MODULES = ("stellar",)
+MODULES = ("molecules", "stellar")

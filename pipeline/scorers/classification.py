@@ -6,6 +6,7 @@ object too faint to be demanded, or a class that an object's coverage cannot dec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,8 @@ from survey_io.errors import OptionError
 
 __all__ = [
     "Reliability", "average_precision", "balanced_accuracy", "brier_score", "class_average_precision",
-    "confusion_matrix", "expected_calibration_error", "log_loss", "reliability_bins", "roc_auc", "top_class",
+    "confusion_matrix", "expected_calibration_error", "log_loss", "reliability_bins", "roc_auc", "scores_by_strength",
+    "top_class",
 ]  # fmt: skip
 
 
@@ -94,6 +96,45 @@ def class_average_precision(truth: np.ndarray, score: np.ndarray, *, keep: np.nd
         raise OptionError(f"expected truth and scores of one shape (N, classes), came {truth.shape} and {score.shape}")
     keep = np.ones_like(truth) if keep is None else np.asarray(keep, bool)
     return np.array([average_precision(truth[:, k], score[:, k], keep=keep[:, k]) for k in range(truth.shape[1])])
+
+
+def scores_by_strength(
+    truth: np.ndarray, probability: np.ndarray, strength: np.ndarray, limits: Sequence[tuple[float, float]], *,
+    keep: np.ndarray | None = None,
+) -> list[dict[str, float]]:  # fmt: skip
+    """How well independent classes are recognised where they show faintly, and where they show strongly.
+
+    Parameters
+    ----------
+    truth : ndarray of bool, shape (N, classes)
+    probability : ndarray, shape (N, classes)
+    strength : ndarray, shape (N, classes)
+        Of what is true, such as S/N.
+    limits : sequence of (float, float)
+        Of each part: the true entries with a strength from the first up to the second are set against all false ones.
+    keep : ndarray of bool, shape (N, classes), optional
+
+    Returns
+    -------
+    list of dict
+        "low", "high" (None for infinity), "count" of true entries, "macro_average_precision", and "found", the share of
+        them with a probability of at least one half.
+    """
+    truth, probability = np.asarray(truth, bool), np.asarray(probability)
+    keep = np.ones_like(truth) if keep is None else np.asarray(keep, bool)
+    parts = []
+    for low, high in limits:
+        inside = truth & keep & (strength >= low) & (strength < high)
+        each = class_average_precision(inside, probability, keep=inside | (keep & ~truth))
+        known = each[np.isfinite(each)]
+        parts.append(
+            {
+                "low": float(low), "high": float(high) if np.isfinite(high) else None, "count": int(inside.sum()),
+                "macro_average_precision": round(float(known.mean()), 4) if known.size else float("nan"),
+                "found": round(float((probability[inside] >= 0.5).mean()), 4) if inside.any() else float("nan"),
+            }
+        )  # fmt: skip
+    return parts
 
 
 def roc_auc(truth: np.ndarray, score: np.ndarray, *, keep: np.ndarray | None = None) -> float:

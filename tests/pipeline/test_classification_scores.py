@@ -15,6 +15,7 @@ from pipeline.scorers.classification import (
     log_loss,
     reliability_bins,
     roc_auc,
+    scores_by_strength,
     top_class,
 )
 from survey_io.errors import OptionError
@@ -65,6 +66,23 @@ def test_each_class_has_its_own_average_precision():
     assert np.isnan(found[2])
     with pytest.raises(OptionError, match="one shape"):
         class_average_precision(truth, score[:, :2])
+
+
+def test_faint_and_strong_ones_are_scored_apart_against_the_same_false_ones():
+    rng = np.random.default_rng(7)
+    truth, strength = rng.random((4000, 2)) < 0.2, rng.uniform(2, 10, (4000, 2))
+    score = 1 / (1 + np.exp(-(rng.normal(size=truth.shape) + np.where(truth, strength - 4, -1))))
+    keep = rng.random(truth.shape) < 0.9
+    parts = scores_by_strength(truth, score, strength, [(2, 4), (4, np.inf)], keep=keep)
+    assert parts[0]["count"] == (truth & keep & (strength < 4)).sum()
+    assert parts[1]["count"] == (truth & keep & (strength >= 4)).sum()
+    faint = (truth & (strength < 4)) | ~truth
+    expected = [average_precision(truth[:, k], score[:, k], keep=(keep & faint)[:, k]) for k in (0, 1)]
+    assert parts[0]["macro_average_precision"] == pytest.approx(np.mean(expected), abs=1e-4)
+    assert parts[0]["macro_average_precision"] < 0.6 < 0.9 < parts[1]["macro_average_precision"]
+    assert parts[1]["found"] == pytest.approx((score[truth & keep & (strength >= 4)] >= 0.5).mean(), abs=1e-4)
+    nothing = scores_by_strength(truth, score, strength, [(50, 60)])[0]
+    assert nothing["count"] == 0 and np.isnan(nothing["found"])
 
 
 def test_roc_auc_equals_the_share_of_pairs_in_order():
