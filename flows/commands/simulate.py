@@ -168,3 +168,48 @@ def molecules(
     for path in files.values():
         print(f"  {path}")
     return 0
+
+
+def transits(
+    output: Path | None = typer.Option(
+        None, "-o", "--output", help="Folder for the files [default: skysift_light_curves]."
+    ),
+    name: str | None = typer.Option(None, help="Stem of the files [default: transits]."),
+    count: int | None = typer.Option(None, help="Number of light curves [default: 20]."),
+    seed: int | None = typer.Option(None, help="Seed; the same one gives the same light curves [default: 1]."),
+    transit: float | None = typer.Option(None, help="Share of light curves with a planet [default: 0.4]."),
+    binary: float | None = typer.Option(None, help="Share of eclipsing binaries [default: 0.2]."),
+    period: str | None = typer.Option(None, metavar="LOW,HIGH", help="Periods in days [default: 0.5,14]."),
+    snr: str | None = typer.Option(
+        None, metavar="LOW,HIGH", help="S/N of all transits of a planet together [default: 5,50]."
+    ),
+    noise: str | None = typer.Option(
+        None, metavar="LOW,HIGH", help="Noise in 10 minutes, in relative flux [default: 5e-5,5e-3]."
+    ),
+    shape: str | None = typer.Option(None, help="any, box, trapezoid or limb-darkened [default: any]."),
+    quiet: bool = typer.Option(False, "--quiet", help="White noise alone: no variability, no systematics."),
+    start: float | None = typer.Option(None, help="First bin, BJD - 2457000 in days [default: 1325.3]."),
+    config: Path | None = typer.Option(None, metavar="FILE.yaml", help="Read options from this file."),
+) -> int:
+    """Simulate light curves of 28.4 days in 10-minute bins, planets in transit among them, with a truth table."""
+    from flows.settings import resolve_options
+    from pipeline.simulate_options import SimulateTransitsOptions
+
+    given = {
+        "output": output, "name": name, "count": count, "seed": seed, "transit": transit, "binary": binary,
+        "period": period, "snr": snr, "noise": noise, "shape": shape, "quiet": quiet or None, "start": start,
+    }  # fmt: skip
+    options = resolve_options(SimulateTransitsOptions, given, config=config)
+    from survey_io.simulate.star_noise import StarNoiseModel
+    from survey_io.simulate.transits import CLASSES, TransitModel, simulate_transits, write_transits
+
+    chosen = {name: getattr(options, name) for name in ("transit", "binary", "period", "snr", "noise", "shape")}
+    model = TransitModel(**chosen, star=StarNoiseModel.quiet() if options.quiet else StarNoiseModel())
+    curves = list(simulate_transits(options.count, seed=options.seed, model=model))
+    files = write_transits(curves, options.output, name=options.name, start=options.start)
+    counts = [sum(one.label == label for one in curves) for label in range(len(CLASSES))]
+    shares = ", ".join(f"{number} {name}" for name, number in zip(CLASSES, counts, strict=True))
+    print(f"{len(curves)} light curves: {shares}")
+    for path in files.values():
+        print(f"  {path}")
+    return 0
