@@ -30,6 +30,8 @@ TROUGH = 0.5
 # Gaps and masked lines longer than this share of the window are bridged by a straight line between the medians of so
 # many channels on either side: a window that reaches over a gap sees one side of a slope.
 BRIDGED, PIER = 0.06, 0.12
+# Where more of the channels than this share would be masked, none are.
+MOST_LINES = 0.7
 # A node needs this share of its window's channels to have a median of its own.
 LEAST_SHARE = 0.15
 # Medians of absolute values of exactly constant channels are rounding, not noise: below this part of the values.
@@ -151,6 +153,9 @@ def _estimate(flux: Array, error: Array | None, window: int) -> tuple[Array, Arr
         quiet = minimum_filter1d(rms, min(window, len(flux)), mode="nearest")
         with np.errstate(divide="ignore", invalid="ignore"):
             lines = _line_channels(deviation / quiet, min(window, len(flux)))
+        if lines[np.isfinite(flux)].mean() > MOST_LINES:
+            # A continuum that bends all along, or noise of its own kind: nothing is left to tell lines from.
+            lines[:] = False
         again = running_median(_bridged(np.where(lines, np.nan, flux), window), window)
         level = again if np.isfinite(again).all() else level
     smallest = ROUNDING * np.nanmax(np.abs(flux))

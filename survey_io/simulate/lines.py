@@ -25,6 +25,8 @@ HANNING = np.array([0.25, 0.5, 0.25])
 FWHM_RANGE = (1.9, 150.0)
 # Lines with a shape of their own are narrower than this nowhere: the spectrograph would have rounded them.
 LEAST_SHAPED = 5.0
+# Between the least S/N and this one lie the faint lines, beyond it the bright ones.
+FAINT = 25.0
 # Profiles drawn for one spectrum: its lines share them.
 PROFILES = 5
 # Half a channel's own width adds to every line as a Gaussian of this FWHM would.
@@ -47,7 +49,7 @@ class LineModel:
     absorbing : float
         Share of lines in absorption, 0 to 1.
     least_snr, most_snr, bright : float
-        Matched-filter S/N: log-uniform from least to 25, a share ``bright`` of lines on to most.
+        Matched-filter S/N: log-uniform from least to `FAINT`, a share ``bright`` of lines on to most.
     blended : float
         Share of lines that get a companion within 0.6 to 2 FWHM.
     smoothing : str
@@ -213,9 +215,10 @@ def _draw_lines(
     width = np.r_[width, width[pairs] * np.exp(rng.normal(0, 0.3, len(pairs)))]
     width = np.clip(width, *FWHM_RANGE)
     sign = np.where(rng.random(len(centre)) < model.absorbing, -1.0, 1.0)
-    strength = np.exp(rng.uniform(np.log(model.least_snr), np.log(25.0), len(centre)))
+    middle = float(np.clip(FAINT, model.least_snr, model.most_snr))
+    strength = np.exp(rng.uniform(np.log(model.least_snr), np.log(middle), len(centre)))
     brighter = rng.random(len(centre)) < model.bright
-    strength = np.where(brighter, np.exp(rng.uniform(np.log(25), np.log(model.most_snr), len(centre))), strength)
+    strength = np.where(brighter, np.exp(rng.uniform(np.log(middle), np.log(model.most_snr), len(centre))), strength)
     profiles: list[tuple[str, Profile]] = []
     for _ in range(min(PROFILES, max(len(centre), 1))):
         shape = str(rng.choice(model.shapes))
