@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.options import DetectOptions
 from survey_io.errors import OptionError
 
-DEFAULT_MODELS = {2: "light", 3: "light3d"}
+DEFAULT_MODELS = {1: "lines", 2: "light", 3: "light3d"}
 _DATA = {1: "spectra", 2: "images", 3: "cubes"}
 
 

@@ -16,6 +16,11 @@ from models.weights import Card, save_weights
 from pipeline.calibrate import calibrate
 
 
+# What detectors of so many dimensions read.
+_SKY = "background-subtracted data over local rms, blanks 0; beam in px beside it"
+SCALING = {1: "continuum-subtracted spectrum over local rms, blanks exactly 0", 2: _SKY, 3: _SKY}
+
+
 def train_and_publish(options: TrainOptions, *, report: Callable[[str], None] = print) -> Path:
     """Train a network and make weights of its last checkpoint.
 
@@ -60,7 +65,7 @@ def publish(checkpoint: Path, options: TrainOptions, *, report: Callable[[str], 
         model=state["name"],
         options=state["model_options"],
         input_scaling=(
-            "background-subtracted data over local rms, blanks 0; beam in px beside it"
+            SCALING[module.head.ndim]
             if detector
             else "flux conserved on the network's grid, normalised by its own prepare(); what is missing is marked"
         ),
@@ -78,6 +83,10 @@ def publish(checkpoint: Path, options: TrainOptions, *, report: Callable[[str], 
             from pipeline.calibrate_classifier import calibrate_classifier
 
             found = {"threshold": 0.5, **calibrate_classifier(module.eval(), examples, report=report)}
+        elif module.head.ndim == 1:
+            from pipeline.calibrate_lines import SPECTRA_PER_SKY, calibrate_lines
+
+            found = calibrate_lines(str(path), spectra=SPECTRA_PER_SKY * options.calibration_skies, report=report)
         elif module.head.ndim == 3:
             from pipeline.calibrate_cube import calibrate_cube
 
@@ -94,6 +103,11 @@ def publish(checkpoint: Path, options: TrainOptions, *, report: Callable[[str], 
 
 def trained_on(ndim: int, options: TrainOptions) -> str:
     """The sky that a network of so many dimensions is trained on."""
+    if ndim == 1:
+        return (
+            f"{options.channels} channels of simulated spectra (survey_io.simulate.lines by models.line_loader), lines "
+            "of 2 to 150 channels in emission and absorption"
+        )
     if ndim == 3:
         sides = " x ".join(str(side) for side in options.cube_size)
         real = ", a quarter of the galaxies made of SDC2's real templates but for its held-out ones"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.detections import Detections
-from pipeline.merge import owned, suppress
+from pipeline.merge import owned, suppress, suppress_overlaps
 from survey_io.tiles import plan_tiles
 
 
@@ -78,3 +78,22 @@ def test_what_is_kept_lies_apart_and_what_fell_lies_near_a_better_one() -> None:
 def test_nothing_stays_nothing() -> None:
     assert len(suppress(Detections.empty(2, ["a"]), 4.0)) == 0
     assert len(owned(Detections.empty(2, ["a"]), (slice(0, 5), slice(0, 5)))) == 0
+
+
+def test_lines_are_one_by_their_overlap_and_not_by_a_common_width() -> None:
+    centre = np.array([[100.0], [104.0], [100.5], [180.0], [200.0], [230.0]])
+    found = make(centre, logit=np.array([2.0, 1.0, 0.5, 3.0, 1.0, 2.0]))
+    found.size[:, 0] = (10, 10, 90, 60, 60, 60)
+    # Equal ones nearer than half their width are one, and so are wide ones; a far wider one under a narrow one is not.
+    assert sorted(suppress_overlaps(found).params["tag"]) == [0, 2, 3, 5]
+    assert len(suppress_overlaps(found[:0])) == 0
+
+
+def test_what_is_left_of_lines_does_not_depend_on_their_order() -> None:
+    rng = np.random.default_rng(4)
+    found = make(rng.uniform(0, 900, (200, 1)), logit=rng.normal(0, 2, 200))
+    found.size[:, 0] = np.exp(rng.uniform(0.7, 4, 200))
+    order = rng.permutation(200)
+    kept, again = suppress_overlaps(found), suppress_overlaps(found[order])
+    np.testing.assert_array_equal(kept.params["tag"], again.params["tag"])
+    assert 20 < len(kept) < 180 and (np.diff(kept.centre[:, 0]) >= 0).all()
