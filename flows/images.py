@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from survey_io.errors import SkysiftError
+from survey_io.names import file_stem
 
 from .runners import scheduler_address
 
@@ -96,7 +97,7 @@ def detect_each(
     with scheduler_address(options.cluster) as address:
         options = options.with_changes(cluster=address)
         for path in paths:
-            first = written.setdefault(_stem(path), path)
+            first = written.setdefault(file_stem(path), path)
             if first.resolve() != path.resolve():
                 message = (
                     f"{path}: would overwrite the results of {first}, which has the same name; "
@@ -109,15 +110,6 @@ def detect_each(
             if done is not None:
                 done(outcome)
     return outcomes
-
-
-def _stem(path: Path) -> str:
-    """Name without the endings that the readers strip; results are called after it."""
-    name = path.name
-    for ending in (".gz", ".fz", ".bz2", ".fits", ".fit", ".fts"):
-        if name.lower().endswith(ending):
-            name = name[: -len(ending)]
-    return name
 
 
 def _one_line(path: Path, error: BaseException) -> str:

@@ -46,6 +46,7 @@ from survey_io.background import BackgroundMap, choose_mesh, finish_background
 from survey_io.binned import BinnedPixels
 from survey_io.cube import is_cube
 from survey_io.memory import keep_freed_memory
+from survey_io.spectra_files import holds_spectra
 from survey_io.tiles import plan_tiles
 
 # Networks are trained on beams of 2.1 to 8.8 px; a wider beam is brought to 4 px or a little more by binning.
@@ -79,12 +80,13 @@ class Analysis:
 
 
 def detect(path: str | Path, options: DetectOptions, *, progress: Progress | None = None) -> DetectResult:
-    """Find and measure the sources of one image or spectral-line cube and write its catalogue.
+    """Find and measure the sources of one image or spectral-line cube, or a spectrum's lines; write their catalogue.
 
     Parameters
     ----------
     path : str or Path
-        FITS image; a file whose axes are those of a cube takes the path of `pipeline.detect_cube`.
+        FITS image; a file whose axes are those of a cube takes the path of `pipeline.detect_cube`, one that holds
+        spectra that of `pipeline.detect_spectrum`.
     options : DetectOptions
     progress : callable, optional
         Called as ``progress(stage, done, total)``.
@@ -105,6 +107,10 @@ def detect(path: str | Path, options: DetectOptions, *, progress: Progress | Non
         from pipeline.detect_cube import detect_cube
 
         return detect_cube(path, options, progress=progress)
+    if holds_spectra(path, hdu=options.hdu):
+        from pipeline.detect_spectrum import detect_spectrum
+
+        return detect_spectrum(path, options, progress=progress)
     try:
         options = resolve_model(options, 2)
     except OptionError:

@@ -157,13 +157,14 @@ class Options(BaseModel):
 
 
 class DetectOptions(Options):
-    """How one image becomes a catalogue. See each field's description for unit and range."""
+    """How one image, cube or spectrum becomes a catalogue. See each field's description for unit and range."""
 
     output: Path = Field(Path("skysift_out"), description="Folder for the results; made when missing.")
     model: str = Field(
         "auto",
         min_length=1,
-        description="Name of a model, or a weights file (.safetensors); auto = the default for images or for cubes.",
+        description="Name of a model, or a weights file (.safetensors); auto = the default for images, cubes or "
+        "spectra.",
     )
     engine: Literal["auto", "torch", "onnx", "openvino"] = Field(
         "auto", description="What runs the network; auto picks the fastest that is installed."
@@ -177,7 +178,9 @@ class DetectOptions(Options):
         le=1.0,
         description="Keep rows with p_real of at least this, 0 to 1; null = the model's own.",
     )
-    tile: int = Field(1536, ge=64, le=16384, description="Side of a tile's core in pixels, 64 to 16384.")
+    tile: int = Field(
+        1536, ge=64, le=16384, description="Side of a tile's core in pixels, of a spectrum in channels, 64 to 16384."
+    )
     cube_tile: Annotated[tuple[int, int] | None, BeforeValidator(split_commas)] = Field(
         None,
         description="A cube's tile: channels and pixels of its core's sides, each 16 to 4096; null = as memory allows.",
@@ -205,7 +208,7 @@ class DetectOptions(Options):
         None, description="Extension to read, by number from 0 or by name; null = the first with an image."
     )
     rest_frequency: float | None = Field(
-        None, gt=0.0, description="Rest frequency of a cube's line in Hz; null = from the cube."
+        None, gt=0.0, description="Rest frequency of a cube's or spectrum's line in Hz; null = from the file."
     )
     cosmology: Annotated[tuple[float, float] | None, BeforeValidator(_numbers)] = Field(
         None, description="H0 in km/s/Mpc and Omega_m of a flat cosmology, for HI masses; null = no masses."

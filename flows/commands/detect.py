@@ -1,4 +1,4 @@
-"""``skysift detect``: images and cubes to catalogues."""
+"""``skysift detect``: images, cubes and spectra to catalogues."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 def detect(
     images: list[Path] = typer.Argument(
-        ..., metavar="IMAGE...", help="FITS images or spectral-line cubes.", show_default=False
+        ..., metavar="IMAGE...", help="FITS images, spectral-line cubes, or spectra in any form.", show_default=False
     ),
     output: Path | None = typer.Option(
         None, "-o", "--output", help="Folder for the results [default: skysift_out]."
     ),
     model: str | None = typer.Option(
-        None, help="Model name or weights file [default: light, or light3d for cubes]."
+        None, help="Model name or weights file [default: light; light3d for cubes, lines for spectra]."
     ),
     engine: str | None = typer.Option(None, help="auto, torch, onnx or openvino [default: auto]."),
     precision: str | None = typer.Option(None, help="f32 or bf16 [default: f32]."),
@@ -48,7 +48,7 @@ def detect(
     beam: str | None = typer.Option(None, metavar="MAJ[,MIN[,PA]]", help="Beam in arcsec FWHM and degrees."),
     primary_beam: Path | None = typer.Option(None, metavar="FILE", help="Primary beam response, FITS."),
     rest_frequency: float | None = typer.Option(
-        None, metavar="HZ", help="Rest frequency of a cube's line [default: from the cube]."
+        None, metavar="HZ", help="Rest frequency of a cube's or spectrum's line [default: from the file]."
     ),
     cosmology: str | None = typer.Option(
         None, metavar="H0,OMEGA_M", help="Give HI masses with this flat cosmology, such as 70,0.3."
@@ -62,7 +62,7 @@ def detect(
         None, help="Extension by number (from 0) or name [default: the first image]."
     ),
 ) -> int:
-    """Find the sources of each IMAGE (or cube) and write catalogue, regions, picture and manifest.
+    """Find the sources of each IMAGE (or cube, or a spectrum's lines) and write catalogue, picture and manifest.
 
     Options may also stand in the file given with --config and in the environment, as
     SKYSIFT_DETECT_TILE=2048; the command line wins over the environment, and that over the file.
@@ -114,10 +114,11 @@ def show_outcome(outcome: Outcome) -> None:
     result = outcome.result
     count = len(result.table)
     speed = pixels_per_second(outcome)
-    what = "Mvoxel" if len(result.manifest.get("input", {}).get("shape", ())) == 3 else "Mpix"
+    ndim = len(result.manifest.get("input", {}).get("shape", ()))
+    what, found = {1: ("Mchannel", "line"), 3: ("Mvoxel", "source")}.get(ndim, ("Mpix", "source"))
     rate = "" if speed is None else f", {speed / 1e6:.3g} {what}/s"
-    print(f"{outcome.path}: {count} source{'' if count == 1 else 's'} in {outcome.seconds:.1f} s{rate}")
-    if what == "Mvoxel":
+    print(f"{outcome.path}: {count} {found}{'' if count == 1 else 's'} in {outcome.seconds:.1f} s{rate}")
+    if ndim != 2:
         for note in result.manifest["input"].get("notes", ()):
             print(f"  note: {note}")
     for path in result.files.values():
