@@ -89,7 +89,8 @@ def build_cube_catalogue(
         "line_flux": m["flux"] * scale, "line_flux_err": m["flux_err"] * scale,
         "peak_flux": m["peak"] * scale, "local_rms": m["local_rms"] * scale, "snr": m["snr"],
         "peak_snr": found.params.get("peak_snr", np.full(len(x), np.nan)),
-        "pb_gain": gain, "score": found.score, "p_real": p_real, "n_blend": m["n_blend"], "n_voxels": m["n_voxels"],
+        "pb_gain": gain, "score": found.score, "p_real": p_real,
+        "line_score": m.get("line_score", np.full(len(x), np.nan)), "n_blend": m["n_blend"], "n_voxels": m["n_voxels"],
         **{f"{axis}_{end}": m[f"{axis}_{end}"] for axis in "xyz" for end in ("min", "max")},
     }  # fmt: skip
     shape = [np.nan_to_num(m[name]) for name in ("major", "minor", "theta")]

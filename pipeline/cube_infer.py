@@ -87,3 +87,14 @@ def measure_cube_piece(
     from pipeline.measure_cube import measure_lines
 
     return measure_lines(pixels, noise, spectral, beam=beam, pixel_scale=pixel_scale, sources=sources, which=batch)
+
+
+def vet_cube_piece(
+    pixels: Any, noise: Any, beam: tuple[float, float, float], finder: Any, calibration: dict[str, float],
+    sources: Arrays, batch: np.ndarray,
+) -> Arrays:  # fmt: skip
+    """``line_score`` of a batch of sources, by `vet_lines`."""
+    from pipeline.line_vetting import vet_lines
+
+    own = {name: value[batch] for name, value in sources.items()}
+    return {"line_score": vet_lines(pixels, noise, beam, own, finder, calibration)}

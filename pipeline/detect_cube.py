@@ -16,8 +16,8 @@ from threadpoolctl import threadpool_limits
 from models.detections import Detections
 from pipeline.cube_catalogue import build_cube_catalogue
 from pipeline.cube_finders import CubeFinderSpec, make_cube_finder, suppress_lines
-from pipeline.cube_infer import assemble_maps, find_cube_piece, measure_cube_piece, negative_cube_tiles
-from pipeline.default_models import resolve_model
+from pipeline.cube_infer import assemble_maps, find_cube_piece, measure_cube_piece, negative_cube_tiles, vet_cube_piece
+from pipeline.default_models import DEFAULT_MODELS, resolve_model
 from pipeline.gaussians import beam_area
 from pipeline.link import link_lines
 from pipeline.options import DetectOptions
@@ -33,6 +33,7 @@ from pipeline.runs import (
     threshold_of,
     version,
 )
+from pipeline.spectrum_finders import make_spectrum_finder
 from pipeline.tasks import Ledger, run_stage
 from survey_io import InputError, OptionError
 from survey_io.cube import Cube, open_cube
@@ -42,6 +43,8 @@ from survey_io.tiles import Tile, plan_tiles
 
 # Sources measured by one piece of work.
 MEASURE_BATCH = 16
+# Sources whose spectra are looked at by the network for spectra at once.
+VET_BATCH = 64
 # Tiles (channels, pixels) from the fastest, and the voxels of one with its halo: two of them and the network between
 # take about 50 bytes for each voxel.
 CUBE_TILES, TILE_VOXELS = ((512, 256), (512, 192), (384, 128)), 50_000_000
@@ -155,6 +158,7 @@ def analyse_cube(
             p_real = found.params.pop("p_real")
         lines = _lines(found)
         measured = _measure(cube, noise, lines, ledger, client, clock)
+        measured["line_score"] = _vet(cube, noise, lines, options, workers, ledger, client, clock)
     with clock.stage("catalogue"):
         table = build_cube_catalogue(
             cube, found, measured, p_real=p_real, cosmology=options.cosmology,
@@ -237,6 +241,23 @@ def _measure(
         run_stage("measure", measure_cube_piece, pieces, ledger, client=client, advance=advance)
         parts = [arrays for _, arrays in ledger.get("measure")]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _vet(
+    cube: Cube, noise: CubeNoise, sources: dict[str, np.ndarray], options: DetectOptions, workers: int, ledger: Ledger,
+    client: Any, clock: Clock,
+) -> np.ndarray:  # fmt: skip
+    """What the network for spectra says of every detection, in their order."""
+    finder, card = make_spectrum_finder(DEFAULT_MODELS[1], engine=options.engine, threads=workers)
+    count = len(sources["z"])
+    batches = [np.arange(i, min(i + VET_BATCH, count)) for i in range(0, max(count, 1), VET_BATCH)]
+    with clock.stage("vet", len(batches)) as advance:
+        pieces = (
+            (i, (cube.pixels, noise, cube.pixel_beam(), finder, card["calibration"]["reliability"], sources, batch))
+            for i, batch in enumerate(batches)
+        )
+        run_stage("vet", vet_cube_piece, pieces, ledger, client=client, advance=advance)
+        return np.concatenate([arrays["line_score"] for _, arrays in ledger.get("vet")])
 
 
 def _manifest(

@@ -77,7 +77,10 @@ CUBE_COLUMNS: list[Column] = [
         for end, word in (("min", "first"), ("max", "last"))
     ),
     Column("hi_mass", "solMass", "phys.mass", "float32", "HI mass, with the cosmology of the run; NaN when none"),
-    *(_IMAGE[name] for name in ("pb_gain", "score", "p_real", "n_blend", "flags")),
+    *(_IMAGE[name] for name in ("pb_gain", "score", "p_real")),
+    Column("line_score", None, "stat.probability;spect.line", "float32",
+           "probability, by the network for spectra, that the spectrum over the source holds its line"),
+    *(_IMAGE[name] for name in ("n_blend", "flags")),
 ]  # fmt: skip
 _BY_NAME = {column.name: column for column in CUBE_COLUMNS}
 
