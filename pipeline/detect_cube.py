@@ -158,13 +158,14 @@ def analyse_cube(
             p_real = found.params.pop("p_real")
         lines = _lines(found)
         measured = _measure(cube, noise, lines, ledger, client, clock)
-        measured["line_score"] = _vet(cube, noise, lines, options, workers, ledger, client, clock)
+        measured["line_score"], vetted_by = _vet(cube, noise, lines, options, workers, ledger, client, clock)
     with clock.stage("catalogue"):
         table = build_cube_catalogue(
             cube, found, measured, p_real=p_real, cosmology=options.cosmology,
             measured_from=card.get("calibration", {}).get("measured_from"), primary_beam=options.primary_beam,
         )  # fmt: skip
     manifest = _manifest(cube, noise, finder, card, reliability, options, table)
+    manifest["model"]["line_score"] = vetted_by
     return CubeAnalysis(table, measured, lines, noise, *maps, manifest, negative.logit)
 
 
@@ -246,8 +247,8 @@ def _measure(
 def _vet(
     cube: Cube, noise: CubeNoise, sources: dict[str, np.ndarray], options: DetectOptions, workers: int, ledger: Ledger,
     client: Any, clock: Clock,
-) -> np.ndarray:  # fmt: skip
-    """What the network for spectra says of every detection, in their order."""
+) -> tuple[np.ndarray, dict[str, str]]:  # fmt: skip
+    """What the network for spectra says of every detection, in their order; and which network it was."""
     finder, card = make_spectrum_finder(DEFAULT_MODELS[1], engine=options.engine, threads=workers)
     count = len(sources["z"])
     batches = [np.arange(i, min(i + VET_BATCH, count)) for i in range(0, max(count, 1), VET_BATCH)]
@@ -257,7 +258,8 @@ def _vet(
             for i, batch in enumerate(batches)
         )
         run_stage("vet", vet_cube_piece, pieces, ledger, client=client, advance=advance)
-        return np.concatenate([arrays["line_score"] for _, arrays in ledger.get("vet")])
+        scores = np.concatenate([arrays["line_score"] for _, arrays in ledger.get("vet")])
+    return scores, {"name": finder.model, "sha256": card["sha256"]}
 
 
 def _manifest(

@@ -15,7 +15,6 @@ from models.training import TrainOptions, train
 from models.weights import Card, save_weights
 from pipeline.calibrate import calibrate
 
-
 # What detectors of so many dimensions read.
 _SKY = "background-subtracted data over local rms, blanks 0; beam in px beside it"
 SCALING = {1: "continuum-subtracted spectrum over local rms, blanks exactly 0", 2: _SKY, 3: _SKY}

@@ -77,6 +77,8 @@ def test_one_command(sky, tmp_path, capsys):
     table = Table.read(tmp_path / "cube_cat.fits")
     assert np.isfinite(table["hi_mass"]).all() and (table["p_real"] >= 0.5).all()
     manifest = json.loads((tmp_path / "cube_run.json").read_text())
+    assert (table["line_score"] >= 0).all() and np.median(table["line_score"]) > 0.5
+    assert manifest["model"]["line_score"]["name"] == "lines" and manifest["timings"]["vet"] >= 0
     assert manifest["model"]["name"] == "light3d" and manifest["noise"]["rfi_channels"] == 1
     assert (tmp_path / "cube_quicklook.png").stat().st_size > 20_000
     report = evaluate_lines(tmp_path / "cube_sdc2.txt", sky[0]["truth"])
