@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from astropy import units as u
 from astropy.table import Table
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from pipeline.drawing import CERTAINTY, DPI, INK, MUTED, PAPER, draw_certainty_bar, save_figure
@@ -55,11 +57,11 @@ def write_spectrum_quicklook(prepared: list[Prepared], table: Table, path: str |
     for number, one in enumerate(shown):
         axis = figure.add_axes((0.06, 1 - (0.75 + 3.0 * number + 2.4) / high, 0.86, 2.4 / high))
         own = [row for row in order if owner[row] == number]
-        _draw_spectrum(axis, one, table[own] if own else table[:0], label=len(shown) > 1)
+        _draw_spectrum(axis, one, _own_units(table[own] if own else table[:0], one), label=len(shown) > 1)
     for place, row in enumerate(zooms):
         width = 0.86 / ZOOMS
         axis = figure.add_axes((0.06 + place * width, 0.45 / high, 0.8 * width, 2.15 / high))
-        _draw_zoom(axis, prepared[owner[row]], table[row])
+        _draw_zoom(axis, prepared[owner[row]], _own_units(table[[row]], prepared[owner[row]])[0])
     if len(table):
         draw_certainty_bar(figure, figure.add_axes((0.945, 0.45 / high, 0.01, (high - 1.4) / high)), "p_real", 10)
     count, more = len(table), len(prepared) - len(shown)
@@ -76,6 +78,16 @@ def _owners(prepared: list[Prepared], table: Table) -> np.ndarray:
     ]
     known = {key: number for number, key in reversed(list(enumerate(keys)))}
     return np.array([known[(str(row["spectrum"]), int(row["row"]))] for row in table], int)
+
+
+def _own_units(rows: Table, one: Prepared) -> Table:
+    """Rows in the units of their spectrum, where those of the file differ."""
+    spectrum, rows = one.channels.spectrum, rows.copy()
+    for names, unit in ((("centre", "fwhm"), spectrum.unit), (("peak", "continuum"), spectrum.flux_unit)):
+        for name in names:
+            scale = (rows[name].unit or u.dimensionless_unscaled).to(unit)
+            rows[name] = np.asarray(rows[name]) * scale
+    return rows
 
 
 def _style(axis: Axes) -> None:
@@ -110,20 +122,21 @@ def _draw_spectrum(axis: Axes, one: Prepared, rows: Table, *, label: bool) -> No
     heights = heights[np.isfinite(heights)]
     low, high = min([low, *heights]), max([high, *heights])
     room = max(high - low, 1e-30)
-    axis.set_ylim(low - 0.12 * room, high + 0.22 * room)
     seen = np.flatnonzero(np.isfinite(one.flux))
     ends = (x[seen[0]], x[seen[-1]])
+    colours = CERTAINTY(np.nan_to_num(np.asarray(rows["p_real"], float)))
+    centre, half = np.asarray(rows["centre"], float), 0.5 * np.nan_to_num(np.asarray(rows["fwhm"], float))
+    floor, top = low - 0.12 * room, high + 0.22 * room
+    spans = [[(c - h, floor), (c - h, top), (c + h, top), (c + h, floor)] for c, h in zip(centre, half, strict=True)]
+    axis.add_collection(PolyCollection(spans, facecolors=colours, alpha=0.22, linewidths=0), autolim=False)
+    axis.vlines(centre, high + 0.06 * room, high + 0.12 * room, colors=colours, lw=1.2)
     labels: list[float] = []
     for row in rows:
-        colour = CERTAINTY(float(np.nan_to_num(row["p_real"])))
-        half = 0.5 * float(np.nan_to_num(row["fwhm"]))
-        axis.axvspan(row["centre"] - half, row["centre"] + half, color=colour, alpha=0.22, lw=0)
-        axis.plot([row["centre"]] * 2, [high + 0.06 * room, high + 0.12 * room], color=colour, lw=1.2)
         # The clearest come first; numbers that would lie on others are left out.
         if all(abs(row["centre"] - other) > LABEL_ROOM * (ends[1] - ends[0]) for other in labels):
             labels.append(float(row["centre"]))
             axis.text(row["centre"], high + 0.13 * room, str(row["line_id"]), color=INK, fontsize=8, ha="center")
-    axis.set_xlim(*ends)
+    axis.set(xlim=ends, ylim=(floor, top))
     axis.set_xlabel(_axis_label(spectrum.unit))
     axis.set_ylabel(spectrum.flux_unit.to_string() or "flux")
     if label:
