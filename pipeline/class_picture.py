@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.drawing import save_figure
+from pipeline.place import Placed
 from survey_io.class_columns import probability_column, spectrum_flags_text
 from survey_io.spectrum import Spectrum
 
@@ -16,15 +17,15 @@ from survey_io.spectrum import Spectrum
 _BARS = 12
 
 
-def draw_spectrum(spectrum: Spectrum, flux: np.ndarray, module: Any, row: Any, folder: Path) -> Path:
+def draw_spectrum(spectrum: Spectrum, placed: Placed, module: Any, row: Any, folder: Path) -> Path:
     """Draw and write ``ID_NAME.png``.
 
     Parameters
     ----------
     spectrum : Spectrum
         As its file has it.
-    flux : ndarray, shape (grid.count,)
-        On the model's grid, NaN where missing.
+    placed : Placed
+        On the model's grid: what the table tells of.
     module : torch module
         The classifier: its grid, answers and prepare.
     row : table row
@@ -37,7 +38,8 @@ def draw_spectrum(spectrum: Spectrum, flux: np.ndarray, module: Any, row: Any, f
     """
     from matplotlib.figure import Figure
 
-    grid = module.grid
+    grid, flux = module.grid, placed.flux
+    centres = placed.start + grid.centres()
     seen = np.isfinite(flux).astype(float)
     prepared = module.prepare(flux[None], seen[None])[0]
     figure = Figure(figsize=(12, 6), layout="constrained")
@@ -51,10 +53,10 @@ def draw_spectrum(spectrum: Spectrum, flux: np.ndarray, module: Any, row: Any, f
     panels["data"].set_ylim(low - pad, high + pad)
     panels["data"].set_title(f"{row['spectrum_id']}  {spectrum.name}", loc="left")
     shown = np.where(seen > 0, prepared[0], np.nan)
-    panels["input"].plot(grid.centres(), shown, lw=0.6, color="tab:blue")
+    panels["input"].plot(centres, shown, lw=0.6, color="tab:blue")
     panels["input"].set(xlabel=grid.unit, ylabel="what the network reads")
     for first, last in _stretches(seen == 0):
-        panels["input"].axvspan(grid.centres()[first], grid.centres()[last], color="0.9", lw=0)
+        panels["input"].axvspan(centres[first], centres[last], color="0.9", lw=0)
     classes = module.answers.classes
     chance = np.array([float(row[probability_column(name)]) for name in classes])
     order = np.arange(len(classes)) if len(classes) <= _BARS else np.sort(np.argsort(-chance)[:_BARS])

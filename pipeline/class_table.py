@@ -16,8 +16,22 @@ from survey_io.spectrum import Spectrum
 PARTIAL, LITTLE, COARSE, LOW_SNR = 0.9, 1 / 3, 2.0, 5.0
 
 
-def describe(spectrum: Spectrum, flux: np.ndarray, seen: np.ndarray, grid: SpectralGrid) -> dict[str, Any]:
-    """What the table tells of a spectrum beside its class."""
+def describe(
+    spectrum: Spectrum, flux: np.ndarray, seen: np.ndarray, grid: SpectralGrid, *, start: float = 0.0, windows: int = 1
+) -> dict[str, Any]:
+    """What the table tells of a spectrum beside its class.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+    flux, seen : ndarray, shape (grid.count,)
+        As `survey_io.spectral_grid.resample`.
+    grid : SpectralGrid
+    start : float
+        Of a light curve, the time at the grid's 0, see `pipeline.place.Placed`.
+    windows : int
+        How many windows the light curve has.
+    """
     good = np.flatnonzero(np.isfinite(flux))
     centres = grid.centres()
     covered = len(good) / grid.count
@@ -39,10 +53,12 @@ def describe(spectrum: Spectrum, flux: np.ndarray, seen: np.ndarray, grid: Spect
         flags |= SpectrumFlag.LOW_SNR
     if spectrum.notes:
         flags |= SpectrumFlag.ASSUMED
+    if windows > 1:
+        flags |= SpectrumFlag.LONGER
     return {
         "name": spectrum.name, "path": spectrum.path, "row": -1 if spectrum.row is None else spectrum.row,
-        "seen": covered, "low": centres[good[0]], "high": centres[good[-1]], "snr": snr, "peak_snr": peak,
-        "flags": int(flags), "notes": " ".join(spectrum.notes),
+        "seen": covered, "low": start + centres[good[0]], "high": start + centres[good[-1]],
+        "snr": snr, "peak_snr": peak, "flags": int(flags), "notes": " ".join(spectrum.notes),
     }  # fmt: skip
 
 

@@ -20,17 +20,19 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 
+from models.answers import AnswerCalibration
 from models.registry import get_model, list_models
 from models.weights import find_weights, load_weights, read_card
 from pipeline.class_table import build_class_table, describe
 from pipeline.classify_options import ClassifyOptions
 from pipeline.outputs import prepare_output
+from pipeline.place import place, told_windows
 from pipeline.runs import Clock, Progress, version
 from pipeline.tasks import Ledger, Threads, local_workers, run_stage
 from survey_io.catalogue import write_catalogue
 from survey_io.errors import InputError, OptionError, SkysiftError
 from survey_io.spectra import find_spectra, open_spectra
-from survey_io.spectral_grid import SpectralGrid, resample
+from survey_io.spectral_grid import SpectralGrid
 from survey_io.spectrum import Spectrum
 
 ENDINGS = {"fits": ".fits", "votable": ".vot", "parquet": ".parquet", "ecsv": ".ecsv", "csv": ".csv"}
@@ -38,8 +40,6 @@ ENDINGS = {"fits": ".fits", "votable": ".vot", "parquet": ".parquet", "ecsv": ".
 BATCH, FILES = 16, 64
 # Batches that may wait for the network.
 AHEAD = 2
-# A spectrum that covers less of the grid than this is refused.
-LEAST_COVERAGE = 0.03
 
 
 @dataclass(frozen=True)
@@ -197,13 +197,16 @@ _loading = threading.Lock()
 def classify_files(paths: list[str], spec: ClassifierSpec) -> dict[str, np.ndarray]:
     """Raw answers for all spectra of some files, and what is told of each: one piece of work.
 
+    Of a light curve with several windows they are those of one, see `pipeline.place`.
+
     Returns
     -------
     dict of ndarray
         ``raw`` (N, outputs), ``name``, ``path``, ``row``, ``seen``, ``low``, ``high``, ``snr``, ``peak_snr``,
         ``flags``, ``notes`` of shape (N,); ``errors``, one line for every file or spectrum that could not be used.
     """
-    module, _, engine = load_classifier(spec)
+    module, card, engine = load_classifier(spec)
+    owner: list[int] = []
     rows: list[dict[str, Any]] = []
     errors: list[str] = []
     answers: list[np.ndarray] = []
@@ -216,27 +219,35 @@ def classify_files(paths: list[str], spec: ClassifierSpec) -> dict[str, np.ndarr
 
     # While the network answers for a batch the next one is read.
     with ThreadPoolExecutor(1) as beside:
-        for spectrum in _spectra(paths, spec, errors):
+        for number, spectrum in enumerate(_spectra(paths, spec, errors)):
             try:
-                flux, seen = place(spectrum, module.grid)
+                windows = place(spectrum, module.grid)
             except SkysiftError as error:
                 errors.append(_with_name(error.message, spectrum))
                 continue
-            rows.append(describe(spectrum, flux, seen, module.grid))
-            batch.append((flux, seen))
-            if len(batch) == BATCH:
-                under_way.append(beside.submit(run, batch))
-                batch = []
-                if len(under_way) > AHEAD:
-                    answers.append(under_way.popleft().result())
+            for one in windows:
+                told = describe(
+                    one.spectrum, one.flux, one.seen, module.grid, start=one.start, windows=len(windows)
+                )
+                rows.append(told)
+                owner.append(number)
+                batch.append((one.flux, one.seen))
+                if len(batch) == BATCH:
+                    under_way.append(beside.submit(run, batch))
+                    batch = []
+                    if len(under_way) > AHEAD:
+                        answers.append(under_way.popleft().result())
         if batch:
             under_way.append(beside.submit(run, batch))
         answers += [future.result() for future in under_way]
+    raw = np.concatenate(answers) if answers else np.empty((0, module.answers.outputs))
+    fitted = AnswerCalibration.from_card(card.calibration)
+    chosen = told_windows(raw, owner, module.answers, fitted, getattr(module, "background", None))
+    rows = [rows[one] for one in chosen]
     texts, numbers = ("name", "path", "notes"), ("row", "seen", "low", "high", "snr", "peak_snr", "flags")
     found = {key: np.array([row[key] for row in rows], dtype=np.str_) for key in texts}
     found |= {key: np.array([row[key] for row in rows], dtype=np.float64) for key in numbers}
-    raw = np.concatenate(answers) if answers else np.empty((0, module.answers.outputs))
-    return {"raw": raw, **found, "errors": np.array(errors, dtype=np.str_)}
+    return {"raw": raw[chosen], **found, "errors": np.array(errors, dtype=np.str_)}
 
 
 def _spectra(paths: list[str], spec: ClassifierSpec, errors: list[str]) -> Iterator[Spectrum]:
@@ -257,26 +268,6 @@ def _spectra(paths: list[str], spec: ClassifierSpec, errors: list[str]) -> Itera
 
 def _with_name(message: str, spectrum: Spectrum) -> str:
     return message if spectrum.path in message else f"{spectrum.path}: {message}"
-
-
-def place(spectrum: Spectrum, grid: SpectralGrid) -> tuple[np.ndarray, np.ndarray]:
-    """A spectrum on a model's grid: flux and observed share of each bin, shape (count,).
-
-    Raises
-    ------
-    InputError
-        When hardly anything of the grid was observed, or the axis is of another kind.
-    """
-    flux, seen = resample(spectrum, grid)
-    covered = float((seen >= 0.5).mean())
-    if covered < LEAST_COVERAGE:
-        ends, unit = grid.centres()[[0, -1]], grid.unit
-        raise InputError(
-            f"{spectrum.path}: expected a spectrum that covers part of {ends[0]:.6g} to {ends[1]:.6g} {unit}, "
-            f"{spectrum.name!r} runs from {spectrum.axis[0]:.6g} to {spectrum.axis[-1]:.6g} {spectrum.unit} and covers "
-            f"{covered:.1%} of it; check the unit of its axis, or use another model"
-        )
-    return flux, seen
 
 
 def _manifest(
@@ -331,8 +322,11 @@ def _draw(table: Table, spec: ClassifierSpec, name: str, output: Path, options: 
         for spectrum in _spectra([path], spec, []):
             row = rows.get((path, -1 if spectrum.row is None else spectrum.row))
             if row is not None:
-                flux, _ = place(spectrum, module.grid)
-                draw_spectrum(spectrum, flux, module, row, folder)
+                windows = place(spectrum, module.grid)
+                # The window that the table tells of is that which begins where it says.
+                begin = float(row["coverage_low"])
+                told = min(windows, key=lambda one: abs(one.start + module.grid.start - begin))
+                draw_spectrum(spectrum, told, module, row, folder)
     return folder
 
 

@@ -24,6 +24,7 @@ class SpectrumFlag(IntFlag):
     LOW_SNR = 16
     AMBIGUOUS = 32
     ASSUMED = 64
+    LONGER = 128
 
     @property
     def meaning(self) -> str:
@@ -39,6 +40,7 @@ _MEANINGS = {
     SpectrumFlag.LOW_SNR: "the S/N of a bin is below 5",
     SpectrumFlag.AMBIGUOUS: "no class is likelier than not",
     SpectrumFlag.ASSUMED: "something was assumed in reading the file; the run's manifest says what",
+    SpectrumFlag.LONGER: "the light curve is longer than what the model reads; the row is of its most telling window",
 }
 
 CLASS_COLUMNS = [
@@ -100,7 +102,10 @@ def make_class_table(
     return table
 
 
-_VALUE_UCDS = {"teff": "phys.temperature.effective", "logg": "phys.gravity", "feh": "phys.abund.Z"}
+_VALUE_UCDS = {
+    "teff": "phys.temperature.effective", "logg": "phys.gravity", "feh": "phys.abund.Z", "period": "time.period",
+    "depth": "src.var.amplitude", "duration": "time.duration",
+}  # fmt: skip
 
 
 def _add(table: Table, name: str, value: np.ndarray, unit: str, ucd: str, meaning: str) -> None:
