@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Classes with fewer true validation examples than this are calibrated together.
 ENOUGH = 50
+# How much classes differ in slope and intercept of their calibration (1 sigma).
+SPREAD = (0.2, 0.5)
 BATCH = 32
 # Parts by S/N that independent classes are scored in: all that is above 5, and what lies where.
 SNR_PARTS = ((5.0, np.inf), (2.0, 5.0), (5.0, 8.0), (8.0, 15.0), (15.0, np.inf))
@@ -85,7 +87,9 @@ def fit_calibration(raw: np.ndarray, targets: dict[str, np.ndarray], answers: An
         for k in range(len(answers.classes)):
             use = keep[:, k]
             trusted = min(wanted[use, k].sum(), (1 - wanted[use, k]).sum()) >= ENOUGH
-            found.append(_fit_logistic(logits[use, k], wanted[use, k]) if trusted else common)
+            # A hundred true examples leave a class's own map so uncertain that classes do better near the common one.
+            own = _fit_logistic(logits[use, k], wanted[use, k], near=common, width=SPREAD) if trusted else common
+            found.append(own)
         slope, intercept = (tuple(column) for column in zip(*found, strict=True))
     factors = []
     for i in range(len(answers.values)):
@@ -108,15 +112,18 @@ def _fit_temperature(logits: np.ndarray, wanted: np.ndarray) -> float:
     return float(minimize(loss, [0.0], method="Nelder-Mead").x[0])
 
 
-def _fit_logistic(logits: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
-    """Slope and intercept; a little held towards 1 and 0, which a few examples could not."""
+def _fit_logistic(
+    logits: np.ndarray, wanted: np.ndarray, *, near: tuple[float, float] = (1.0, 0.0),
+    width: tuple[float, float] = (1.0, 2.0),
+) -> tuple[float, float]:  # fmt: skip
+    """Slope and intercept; held towards a pair within widths (1 sigma), which a few examples could not tell better."""
 
     def loss(p: np.ndarray) -> float:
         scaled = p[0] * logits + p[1]
         likelihood = (np.logaddexp(0, scaled) - wanted * scaled).sum()
-        return float(likelihood + 0.5 * (p[0] - 1) ** 2 + 0.5 * (p[1] / 2) ** 2)
+        return float(likelihood + 0.5 * sum(((p[i] - near[i]) / width[i]) ** 2 for i in (0, 1)))
 
-    found = minimize(loss, [1.0, 0.0], method="Nelder-Mead").x
+    found = minimize(loss, near, method="Nelder-Mead").x
     return float(found[0]), float(found[1])
 
 
