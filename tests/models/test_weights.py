@@ -111,7 +111,7 @@ def test_file_of_another_program(tmp_path):
     [
         ({"options": {**OPTIONS, "width": 6}}, "tensors do not fit model 'light'.*expected shape"),
         ({"options": {"depth": 3}}, "cannot be built with the options"),
-        ({"model": "lite"}, "unknown model 'lite'.*did you mean 'light'"),
+        ({"model": "lihgt"}, "unknown model 'lihgt'.*did you mean 'light'"),
     ],
 )
 def test_card_that_does_not_fit_its_tensors(saved, change, message):
