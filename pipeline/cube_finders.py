@@ -38,6 +38,8 @@ class CubeFinderSpec:
         cube.
     stride, halo : tuple of int
         Per axis (channel, y, x).
+    passes : int
+        2: a network also looks at the reflected data (`models.yolo.reflect`).
     """
 
     model: str
@@ -48,6 +50,7 @@ class CubeFinderSpec:
     scale_rms: tuple[float, ...] = ()
     stride: tuple[int, int, int] = field(default=(1, 1, 1), compare=False)
     halo: tuple[int, int, int] = field(default=(0, 0, 0), compare=False)
+    passes: int = 1
 
     @property
     def beam_px(self) -> float:
@@ -102,12 +105,16 @@ class NetworkCubeFinder:
 
     def find(self, snr: np.ndarray) -> Detections:
         from models.yolo.candidates import find_candidates
+        from models.yolo.reflect import look_twice
         from pipeline.cube_bright import find_bright, trust_bright_lines
 
         sides = [-(-n // s) * s for n, s in zip(snr.shape, self.head.stride, strict=True)]
         image = np.zeros((1, 1, *sides), np.float32)
         np.copyto(image[(0, 0, *(slice(0, n) for n in snr.shape))], snr, where=np.isfinite(snr))
-        raw = self.engine(image, self.vector)[0]
+        if self.spec.passes == 2:
+            raw = look_twice(self.engine, image, self.vector, spec=self.head)[0]
+        else:
+            raw = self.engine(image, self.vector)[0]
         low = math.log(MIN_PROBABILITY / (1 - MIN_PROBABILITY))
         found = find_candidates(raw, self.head, beam_px=self.spec.beam_px, min_logit=low)
         at = tuple(np.clip(np.rint(c).astype(int), 0, n - 1) for c, n in zip(found.centre.T, snr.shape, strict=True))
@@ -153,12 +160,13 @@ def make_cube_finder(
     precision: str,
     threads: int,
     beam: tuple[float, float, float],
+    passes: int | None = None,
 ) -> tuple[CubeFinderSpec, dict[str, Any]]:
     """Resolve a model's name or file into a finder for this cube, and its card (empty without weights)."""
     from models.weights import needs_weights
 
     if needs_weights(model):
-        return _network_finder(model, pixels, noise, engine, precision, threads, beam)
+        return _network_finder(model, pixels, noise, engine, precision, threads, beam, passes)
     from models.detectors.smooth_clip import measure_scale_rms
     from models.registry import get_model
 
@@ -170,7 +178,8 @@ def make_cube_finder(
 
 
 def _network_finder(
-    model: str, pixels: Any, noise: Any, engine: str, precision: str, threads: int, beam: tuple[float, float, float]
+    model: str, pixels: Any, noise: Any, engine: str, precision: str, threads: int, beam: tuple[float, float, float],
+    passes: int | None,
 ) -> tuple[CubeFinderSpec, dict[str, Any]]:
     from models.engines.base import resolve_engine
     from models.outline import load_outline
@@ -184,7 +193,8 @@ def _network_finder(
     )
     resolved = resolve_engine(engine, precision=precision)
     rms = measure_bright_rms(pixels, noise, math.sqrt(beam[0] * beam[1]), halo[1])
-    return CubeFinderSpec(model, resolved, precision, threads, beam, rms, stride, halo), asdict(card)
+    passes = passes or int(card.calibration.get("passes", 1))
+    return CubeFinderSpec(model, resolved, precision, threads, beam, rms, stride, halo, passes), asdict(card)
 
 
 def suppress_lines(found: Detections, beam_px: float) -> Detections:

@@ -165,7 +165,8 @@ def analyse(
         major, minor, theta = observation.beam_pixels()
         beam = (major / factor, minor / factor, theta)
         finder, card = make_finder(
-            options.model, engine=options.engine, precision=options.precision, threads=workers, beam=beam
+            options.model, engine=options.engine, precision=options.precision, threads=workers, beam=beam,
+            passes=options.passes,
         )
         found, negative, searched = _find(pixels, background, finder, options, ledger, client, clock)
         calibration = Calibration(**card.get("calibration", {}).get("reliability", {}))
@@ -325,7 +326,7 @@ def _manifest(
             "notes": list(observation.notes),
         },
         "model": {
-            "name": options.model, "engine": finder.engine, "precision": finder.precision,
+            "name": options.model, "engine": finder.engine, "precision": finder.precision, "passes": finder.passes,
             "sha256": card.get("sha256", ""), "threshold": threshold_of(card, options), "binning": factor,
         },
         "background": {"mesh_px": background.mesh, "median_rms": background.typical_rms},

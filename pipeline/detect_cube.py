@@ -140,6 +140,7 @@ def analyse_cube(
             finder, card = make_cube_finder(
                 options.model, cube.pixels, noise,
                 engine=options.engine, precision=options.precision, threads=workers, beam=beam,
+                passes=options.passes,
             )  # fmt: skip
         tiles = _plan(cube.shape, finder, options.cube_tile)
         found, maps = _find(cube, noise, finder, tiles, "detect", ledger, client, clock)
@@ -281,7 +282,7 @@ def _manifest(
             "notes": list(cube.notes),
         },
         "model": {
-            "name": options.model, "engine": finder.engine, "precision": finder.precision,
+            "name": options.model, "engine": finder.engine, "precision": finder.precision, "passes": finder.passes,
             "sha256": card.get("sha256", ""), "threshold": threshold_of(card, options),
         },
         "noise": noise.summary(),

@@ -31,6 +31,8 @@ class FinderSpec:
         Processor cores of one call.
     beam : (major, minor, theta)
         FWHM in px of the pixels that the finder gets, rad.
+    passes : int
+        2: a network also looks at the reflected data (`models.yolo.reflect`).
     """
 
     model: str
@@ -40,6 +42,7 @@ class FinderSpec:
     beam: tuple[float, float, float]
     stride: int = field(default=1, compare=False)
     halo: int = field(default=0, compare=False)
+    passes: int = 1
 
     def find(self, snr: np.ndarray, *, negative: bool = False) -> list[Detections]:
         """Detections of each window of a batch, in window pixels.
@@ -66,15 +69,20 @@ class NetworkFinder:
         self.engine = EngineSpec(spec.model, spec.engine, spec.precision, spec.threads).load()
         self.beam = spec.beam
         self.beam_px = math.sqrt(spec.beam[0] * spec.beam[1])
-        self.vector = beam_vector(spec.beam)
+        self.vector, self.passes = beam_vector(spec.beam), spec.passes
 
     def find(self, snr: np.ndarray) -> list[Detections]:
         from models.yolo.candidates import find_candidates
+        from models.yolo.reflect import look_twice
 
         # One sum tells whether anything is blank: most tiles need no copy.
         blank = not np.isfinite(snr.sum())
         image = (np.nan_to_num(snr, nan=0.0, posinf=0.0, neginf=0.0) if blank else snr)[:, None]
-        raw = self.engine(image, np.repeat(self.vector[None], len(snr), axis=0))
+        beams = np.repeat(self.vector[None], len(snr), axis=0)
+        if self.passes == 2:
+            raw = look_twice(self.engine, image, beams, spec=self.head)
+        else:
+            raw = self.engine(image, beams)
         low = math.log(MIN_PROBABILITY / (1 - MIN_PROBABILITY))
         found = []
         for maps, window in zip(raw, snr, strict=True):
@@ -177,7 +185,8 @@ def _load(spec: FinderSpec) -> Any:
 
 
 def make_finder(
-    model: str, *, engine: str, precision: str, threads: int, beam: tuple[float, float, float]
+    model: str, *, engine: str, precision: str, threads: int, beam: tuple[float, float, float],
+    passes: int | None = None,
 ) -> tuple[FinderSpec, dict[str, Any]]:
     """Resolve a model's name or file into a finder and its card.
 
@@ -209,4 +218,5 @@ def make_finder(
     from models.engines.base import resolve_engine
 
     resolved = resolve_engine(engine, precision=precision)
-    return FinderSpec(model, resolved, precision, threads, beam, stride, halo), asdict(card)
+    passes = passes or int(card.calibration.get("passes", 1))
+    return FinderSpec(model, resolved, precision, threads, beam, stride, halo, passes), asdict(card)

@@ -26,6 +26,9 @@ def detect(
     ),
     engine: str | None = typer.Option(None, help="auto, torch, onnx or openvino [default: auto]."),
     precision: str | None = typer.Option(None, help="f32 or bf16 [default: f32]."),
+    passes: int | None = typer.Option(
+        None, help="1, or 2: look at the reflected data as well, better and slower [default: the model's]."
+    ),
     threshold: float | None = typer.Option(
         None, help="Keep rows with p_real of at least this [default: the model's]."
     ),
@@ -72,7 +75,8 @@ def detect(
     from pipeline.options import DetectOptions
 
     given = {
-        "output": output, "model": model, "engine": engine, "precision": precision, "threshold": threshold,
+        "output": output, "model": model, "engine": engine, "precision": precision, "passes": passes,
+        "threshold": threshold,
         "tile": tile, "cube_tile": cube_tile, "workers": workers, "cluster": cluster, "formats": formats,
         "fresh": fresh or None,
         "beam": beam, "primary_beam": primary_beam, "hdu": hdu,
