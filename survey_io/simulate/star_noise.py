@@ -38,7 +38,7 @@ class StarNoiseModel:
 
     spots: float = 0.65
     spot_amplitude: tuple[float, float] = (1e-4, 2e-2)
-    rotation: tuple[float, float] = (0.8, 30.0)
+    rotation: tuple[float, float] = (1.2, 40.0)
     pulsation: float = 0.12
     granulation: float = 0.5
     flares: float = 0.15

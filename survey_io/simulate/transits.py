@@ -215,7 +215,7 @@ def _binary(
         offset = time_from_middle(time, period, epoch)
         # Surface brightness of the smaller star, and light of others within the aperture.
         bright = min(1.0, log_uniform(0.01, 2.0, rng))
-        diluted = 1.0 if rng.random() < 0.5 else log_uniform(1.0, 50.0, rng)
+        diluted = 1.0 if rng.random() < 0.6 else log_uniform(1.0, 30.0, rng)
         front, back = Orbit(period, ratio, impact, axis, _limb(rng)), Orbit(period, ratio, impact, axis, (0.0, 0.0))
         # Eccentric orbits shift the secondary eclipse from the half of the period.
         late = 0.5 * period + period * rng.normal(0, 0.06) * (rng.random() < 0.3)

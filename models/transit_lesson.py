@@ -1,0 +1,108 @@
+"""Simulated light curves to train on, without end, and those that calibrate and score."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models.classifier_lesson import Arrays, ClassifierLesson, Examples
+from models.transit_views import mirror
+from survey_io.simulate.transits import CLASSES, LightCurve, TransitModel, draw_light_curve
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from models.training import TrainOptions
+
+# Light curves held out, and their seeds, far from those of training.
+HELD_OUT = {"validation": (1200, 770_101), "test": (2000, 880_101)}
+# To search a curve for periods takes twenty times as long as to learn from it: a curve is drawn this often on average,
+# out of a store of the last so many, each time as one of its four mirror images.
+REPEATS, STORE = 6, 3000
+
+
+class TransitExamples(Examples):
+    """Light curves of `TransitModel`, newly drawn.
+
+    Parameters
+    ----------
+    net : nn.Module
+        With ``prepare`` and ``answers``.
+    model : TransitModel, optional
+    """
+
+    description = (
+        "simulated light curves (survey_io.simulate.transits), transits of total S/N 5 to 50, eclipsing binaries and "
+        f"neither, each seen {REPEATS} times"
+    )
+
+    def __init__(self, net: nn.Module, *, model: TransitModel | None = None):
+        self.prepare, self.answers, self.model = net.prepare, net.answers, model or TransitModel()
+        self._rng: np.random.Generator | None = None
+
+    def draw(self, count: int, rng: np.random.Generator) -> Arrays:
+        """See `Examples`; curves are kept for as long as the same generator is given."""
+        if rng is not self._rng:
+            self._rng, self._store, self._next = rng, None, 0
+        fresh = count if self._store is None else -(-count // REPEATS)
+        self._keep(self.encode([draw_light_curve(self.model, rng) for _ in range(fresh)]))
+        rows = rng.integers(0, min(self._next, STORE), count)
+        inputs, targets = self._store
+        backwards, swapped = rng.random(2) < 0.5
+        given = mirror(inputs[rows].astype(np.float32), backwards=backwards, swapped=swapped)
+        return (given,), {name: values[rows] for name, values in targets.items()}
+
+    def _keep(self, fresh: Arrays) -> None:
+        (inputs,), targets = fresh
+        if self._store is None:
+            # Half the digits are enough for what is compressed, and half the memory: 100 MB.
+            self._store = (
+                np.zeros((STORE, *inputs.shape[1:]), np.float16),
+                {name: np.zeros((STORE, *values.shape[1:]), np.float32) for name, values in targets.items()},
+            )
+        rows = (self._next + np.arange(len(inputs))) % STORE
+        self._store[0][rows] = inputs
+        for name, values in targets.items():
+            self._store[1][name][rows] = values
+        self._next += len(inputs)
+
+    def encode(self, curves: list[LightCurve]) -> Arrays:
+        """Inputs and targets of light curves; "snr" is that of the transits or eclipses, for scores."""
+        flux = np.stack([one.flux for one in curves])
+        label = np.array([one.label for one in curves])
+        quantities = {
+            "period": np.array([one.period for one in curves]),
+            "depth": np.array([one.depth for one in curves]),
+            "duration": 24 * np.array([one.duration for one in curves]),
+        }
+        values = np.stack([value.encode(quantities[value.name]) for value in self.answers.values], axis=1)
+        targets = {
+            "classes": np.eye(len(CLASSES))[label],
+            "values": np.nan_to_num(values),
+            "value_weight": np.isfinite(values) * 1.0,
+            "snr": np.array([one.snr for one in curves]),
+        }
+        inputs = self.prepare(flux, np.isfinite(flux).astype(float))
+        return (inputs,), {name: values.astype(np.float32) for name, values in targets.items()}
+
+    def fixed(self, part: str) -> Arrays:
+        """See `Examples`; drawn anew at every call, the same each time."""
+        return self.encode_all(held_out_curves(part, HELD_OUT[part][0]))
+
+    def encode_all(self, curves: list[LightCurve]) -> Arrays:
+        """As `encode`, in pieces."""
+        parts = [self.encode(curves[first : first + 16]) for first in range(0, len(curves), 16)]
+        inputs = np.concatenate([one[0][0] for one in parts])
+        return (inputs,), {name: np.concatenate([one[1][name] for one in parts]) for name in parts[0][1]}
+
+
+def held_out_curves(part: str, count: int, *, model: TransitModel | None = None) -> list[LightCurve]:
+    """The first light curves of a part."""
+    seed = HELD_OUT[part][1]
+    return [draw_light_curve(model or TransitModel(), np.random.default_rng([seed, number])) for number in range(count)]
+
+
+def transit_lesson(net: nn.Module, options: TrainOptions) -> ClassifierLesson:
+    """The lesson of `models.classifiers.transits`."""
+    return ClassifierLesson(TransitExamples(net), net.answers, batch=options.batch)
