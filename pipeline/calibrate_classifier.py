@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,8 @@ SNR_PARTS = ((5.0, np.inf), (2.0, 5.0), (5.0, 8.0), (8.0, 15.0), (15.0, np.inf))
 
 
 def calibrate_classifier(
-    module: Any, examples: Examples, *, engine: str = "auto", report: Callable[[str], None] = print
+    module: Any, examples: Examples, *, engine: str = "auto", report: Callable[[str], None] = print,
+    picture: Path | None = None,
 ) -> dict[str, Any]:
     """Temperature (exclusive classes) or logistic maps (each class), factors of the values' errors, and test scores.
 
@@ -38,6 +40,8 @@ def calibrate_classifier(
     engine : str
         What runs the network.
     report : callable
+    picture : Path, optional
+        Where to draw the reliability diagram of the test part.
 
     Returns
     -------
@@ -49,9 +53,29 @@ def calibrate_classifier(
     raw = run_network(module, inputs, engine=engine)
     calibration = fit_calibration(raw, targets, answers)
     inputs, targets = examples.fixed("test")
-    score = score_answers(run_network(module, inputs, engine=engine), targets, answers, calibration)
+    raw = run_network(module, inputs, engine=engine)
+    score = score_answers(raw, targets, answers, calibration)
+    if picture is not None:
+        _draw(raw, targets, answers, calibration, picture, title=f"{module.name}, {len(raw)} held-out examples")
     report(f"{module.name}: {score}")
     return {"calibration": calibration.for_card(), "score": score}
+
+
+def _draw(
+    raw: np.ndarray, targets: dict[str, np.ndarray], answers: Answers, calibration: AnswerCalibration, path: Path, *,
+    title: str,
+) -> None:  # fmt: skip
+    """Of exclusive classes the likeliest one counts, of others each decision."""
+    from pipeline.reliability_picture import draw_reliability
+
+    plain, fitted = (one.probability(raw, answers) for one in (AnswerCalibration(), calibration))
+    wanted = np.asarray(targets["classes"])
+    if answers.exclusive:
+        right, stated = scores.top_class(wanted.argmax(axis=1), fitted)
+        draw_reliability(right, {"uncalibrated": plain.max(axis=1), "calibrated": stated}, path, title=title)
+        return
+    keep = np.asarray(targets.get("class_weight", np.ones_like(wanted))) > 0
+    draw_reliability(wanted > 0.5, {"uncalibrated": plain, "calibrated": fitted}, path, keep=keep, title=title)
 
 
 def run_network(module: Any, inputs: tuple[np.ndarray, ...], *, engine: str = "auto") -> np.ndarray:

@@ -81,7 +81,8 @@ def publish(checkpoint: Path, options: TrainOptions, *, report: Callable[[str], 
         if examples is not None:
             from pipeline.calibrate_classifier import calibrate_classifier
 
-            found = {"threshold": 0.5, **calibrate_classifier(module.eval(), examples, report=report)}
+            picture = path.with_name(f"{path.stem}_reliability.png")
+            found = {"threshold": 0.5, **calibrate_classifier(module.eval(), examples, report=report, picture=picture)}
         elif module.head.ndim == 1:
             from pipeline.calibrate_lines import SPECTRA_PER_SKY, calibrate_lines
 

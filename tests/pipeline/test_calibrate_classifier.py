@@ -1,10 +1,14 @@
 """Calibration makes stated probabilities and errors come true, on examples that it was not fitted to."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 
 from models.answers import AnswerCalibration, Answers, Value
-from pipeline.calibrate_classifier import fit_calibration, score_answers, score_values
+from models.signature import NetworkInput
+from pipeline.calibrate_classifier import calibrate_classifier, fit_calibration, score_answers, score_values
 from pipeline.scorers.classification import expected_calibration_error, top_class
 
 STARS = Answers(("A", "B", "C"), values=(Value("v", "", 0.0, 2.0),))
@@ -63,3 +67,30 @@ def test_values_without_labels_are_left_out():
     targets["value_weight"][:] = 0
     assert score_values(raw, targets, STARS, AnswerCalibration()) == {}
     assert fit_calibration(raw, targets, STARS).error_scale == (1.0,)
+
+
+class Echo(torch.nn.Module):
+    """A network that answers what it is given."""
+
+    name = "echo"
+
+    def __init__(self, answers):
+        super().__init__()
+        self.answers, self.inputs = answers, (NetworkInput("spectrum", (answers.outputs,)),)
+
+    def forward(self, spectrum):
+        return spectrum
+
+
+@pytest.mark.parametrize(("answers", "exclusive"), [(STARS, True), (MANY, False)])
+def test_report_draws_the_reliability_diagram(tmp_path, answers, exclusive):
+    raw, targets = stars(4, 400)
+    if not exclusive:
+        raw = raw[:, :3]
+        targets = {"classes": targets["classes"], "class_weight": np.ones_like(targets["classes"])}
+    examples = SimpleNamespace(fixed=lambda part: ((raw,), targets))
+    lines = []
+    picture = tmp_path / "r.png"
+    found = calibrate_classifier(Echo(answers), examples, engine="torch", report=lines.append, picture=picture)
+    assert found["calibration"] and found["score"]["examples"] == 400 and len(lines) == 1
+    assert picture.stat().st_size > 5000
