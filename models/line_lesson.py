@@ -30,7 +30,8 @@ class LineLesson:
     def batches(self, *, seed: int) -> SpectrumFields:
         """See `models.training.Lesson`."""
         options = self.options
-        return SpectrumFields(self.head, batch=options.batch, size=options.channels, seed=seed, pool=options.pool)
+        # A spectrum takes far less memory than a sky, and there are few fields in one.
+        return SpectrumFields(self.head, batch=options.batch, size=options.channels, seed=seed, pool=2 * options.pool)
 
     def held_out(self) -> list[Batch]:
         """Fields of spectra of another seed."""
