@@ -29,9 +29,13 @@ def main() -> None:
         elif part == "molecules":
             print("\n".join([*molecule_lines(), "", *speed_lines()]))
         elif part == "lines":
-            from bench_spectra_lines import main_lines
+            import bench_spectra_lines as bench
 
-            print("\n".join(main_lines()))
+            for plain in (False, True):
+                print("spectra with a constant continuum" if plain else "all spectra")
+                bench.show(bench.lines_table(plain=plain))
+            print("areas under ROC curves, detections of simulated HI cubes")
+            bench.show(bench.vetting_table(cubes=2))
         else:
             from bench_spectra_transits import main_lines
 
