@@ -11,6 +11,7 @@ from astropy.cosmology import FlatLambdaCDM
 from astropy.table import Table
 
 from models.detections import Detections
+from pipeline.best_estimates import recommend
 from pipeline.primary_beam import LOW_RESPONSE, line_beam_gain
 from survey_io.catalogue import iau_name
 from survey_io.columns import Flag
@@ -29,8 +30,6 @@ DEFAULT_COSMOLOGY = (67.0, 0.32)
 THICKNESS, RESOLVED_BEAMS = 0.2, 2.0
 # log (w20 / sin i) = zero + slope log M(HI), of the galaxies that SDC2 was made from.
 WIDTH_ZERO, WIDTH_SLOPE, WIDTH_SCATTER = 0.745, 0.186, 0.16
-# What a network estimates beside its measurement.
-ESTIMATED = ("line_flux", "w20", "hi_size", "kin_pa", "inclination")
 # Without a resolved shape and redshift: the median inclination of discs turned at random.
 RANDOM_INCLINATION, RANDOM_INCLINATION_ERR = 60.0, 21.0
 
@@ -42,7 +41,7 @@ def build_cube_catalogue(
     *,
     p_real: np.ndarray,
     cosmology: tuple[float, float] | None = None,
-    measured_from: dict[str, float] | None = None,
+    error_factors: dict[str, float] | None = None,
     primary_beam: Path | None = None,
 ) -> Table:
     """Assemble a cube's catalogue.
@@ -57,9 +56,9 @@ def build_cube_catalogue(
     p_real : ndarray, shape (n,)
     cosmology : (H0, Omega_m), optional
         Of a flat universe; without it ``hi_mass`` is NaN.
-    measured_from : dict of float, optional
-        S/N from which the measurement is recommended before the network's estimate, by the column's name; from the
-        card of the weights.
+    error_factors : dict of float, optional
+        Factor of the measurement's error, by the column's name, where it is averaged with the network's estimate; from
+        the card of the weights.
     primary_beam : Path, optional
         FITS image or cube of the response; fluxes and noise are divided by it.
 
@@ -106,7 +105,7 @@ def build_cube_catalogue(
         _velocities(columns, m, spectral)
         _sizes(columns, m, cube, cosmology)
     _estimates(columns, found.params, cube)
-    _recommend(columns, found.params, measured_from or {})
+    columns |= recommend(columns, error_factors or {})
     return make_cube_table(columns, unit)
 
 
@@ -129,18 +128,6 @@ def _estimates(columns: dict[str, Any], p: dict[str, np.ndarray], cube: Cube) ->
     theta = np.asarray(p["net_theta"], float)
     columns["kin_pa_net"] = _sky_angle(plane, columns["x"], columns["y"], sign * np.cos(theta), sign * np.sin(theta))
     columns["kin_pa_net_err"] = np.degrees(np.minimum(p["net_theta_error"], np.pi / 2))
-
-
-def _recommend(columns: dict[str, Any], p: dict[str, np.ndarray], measured_from: dict[str, float]) -> None:
-    """The ``*_best`` columns: the measurement at high S/N, for joined rows and where there is no estimate."""
-    single = np.asarray(p.get("n_linked", np.ones(len(columns["x"])))) <= 1
-    for name in ESTIMATED:
-        value = np.asarray(columns.get(name, np.full(len(columns["x"]), np.nan)), float)
-        estimate = columns.get(f"{name}_net")
-        if estimate is not None:
-            use = single & np.isfinite(estimate) & (columns["snr"] < measured_from.get(name, np.inf))
-            value = np.where(use | ~np.isfinite(value), estimate, value)
-        columns[f"{name}_best"] = value
 
 
 def _sky_angle(plane: Any, x: np.ndarray, y: np.ndarray, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:

@@ -163,7 +163,7 @@ def analyse_cube(
     with clock.stage("catalogue"):
         table = build_cube_catalogue(
             cube, found, measured, p_real=p_real, cosmology=options.cosmology,
-            measured_from=card.get("calibration", {}).get("measured_from"), primary_beam=options.primary_beam,
+            error_factors=card.get("calibration", {}).get("error_factors"), primary_beam=options.primary_beam,
         )  # fmt: skip
     manifest = _manifest(cube, noise, finder, card, reliability, options, table)
     manifest["model"]["line_score"] = vetted_by

@@ -67,7 +67,7 @@ CUBE_COLUMNS: list[Column] = [
         for name, unit, ucd, meaning in _ESTIMATED
     ),
     *(
-        Column(f"{name}_best", unit, ucd, "float32", f"{meaning}: the measurement or the network's")
+        Column(f"{name}_best", unit, ucd, "float32", f"{meaning}: mean of measurement and network's estimate")
         for name, unit, ucd, meaning in _ESTIMATED
     ),
     Column("n_voxels", None, "meta.number;instr.pixel", "int32", "voxels that were summed"),

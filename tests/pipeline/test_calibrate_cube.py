@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
+from pipeline.best_estimates import FACTORS
 from pipeline.calibrate import Sample
-from pipeline.calibrate_cube import _match, _part, choose_cube_threshold, recommend_measurements
+from pipeline.calibrate_cube import _match, _part, choose_cube_threshold, choose_factors
 from pipeline.reliability import Calibration
 
 COUNT = 60
@@ -55,18 +56,21 @@ def test_threshold_keeps_the_true_and_drops_the_false():
     assert figures["sdc2_score"] == pytest.approx(135, abs=0.5)
 
 
-def test_measurement_takes_over_where_it_is_as_good():
+def test_factors_tell_how_far_errors_of_the_measurement_are_to_be_believed():
     rng = np.random.default_rng(2)
     table, truth = tables(rng, good=COUNT)
-    table["truth"] = np.arange(COUNT)
-    faint = np.asarray(table["snr"]) < 13
-    table["line_flux"] = np.where(faint, 2.0, 1.0) * table["line_flux"]
-    table["kin_pa"] = (table["kin_pa"] + 90) % 360
-    chosen = recommend_measurements(Sample([(table, truth, np.empty(0), 1.0, 1e6)]))
-    assert chosen["line_flux"] == 13.0
-    assert chosen["kin_pa"] >= 30.0
-    # Equal: the measurement is preferred everywhere.
-    assert chosen["w20"] == 6.0
+    table["truth"], table["snr"], table["flags"] = np.arange(COUNT), 8.0, 0
+    true = {name: np.asarray(table[name], float) for name in ("line_flux", "w20", "inclination")}
+    for name, (measured, stated) in {"line_flux": (0.3, 0.06), "w20": (0.3, 0.3), "inclination": (90.0, 0.1)}.items():
+        relative = 1.0 if name == "inclination" else true[name]
+        table[name] = np.abs(true[name] + measured * relative * rng.standard_normal(COUNT))
+        table[f"{name}_err"] = stated * relative
+        table[f"{name}_net"] = np.abs(true[name] + (10.0 if name == "inclination" else 0.3 * relative)
+                                      * rng.standard_normal(COUNT))
+        table[f"{name}_net_err"] = 10.0 if name == "inclination" else 0.3 * relative
+    chosen = choose_factors(Sample([(table, truth, np.empty(0), 1.0, 1e6)]))
+    assert 2.0 <= chosen["line_flux"] <= 1e9 and chosen["w20"] <= 2.0
+    assert chosen["inclination"] == FACTORS[-1]
 
 
 def test_parts_are_those_of_the_challenge():
@@ -74,6 +78,6 @@ def test_parts_are_those_of_the_challenge():
     table["line_flux"] *= 1.2
     table["kin_pa"] = (table["kin_pa"] + 350) % 360
     table["hi_size"] = np.nan
-    assert _part(table, truth, "line_flux", "line_flux") == pytest.approx(0.5)
-    assert _part(table, truth, "kin_pa", "kin_pa") == pytest.approx(1.0)
-    assert (_part(table, truth, "hi_size", "hi_size") == 0).all()
+    assert _part(np.asarray(table["line_flux"]), truth, "line_flux") == pytest.approx(0.5)
+    assert _part(np.asarray(table["kin_pa"]), truth, "kin_pa") == pytest.approx(1.0)
+    assert (_part(np.asarray(table["hi_size"]), truth, "hi_size") == 0).all()
