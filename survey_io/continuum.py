@@ -31,7 +31,7 @@ TROUGH = 0.5
 # many channels on either side: a window that reaches over a gap sees one side of a slope.
 BRIDGED, PIER = 0.06, 0.12
 # Where more of the channels than this share would be masked, none are.
-MOST_LINES = 0.7
+MOST_LINES = 0.85
 # A node needs this share of its window's channels to have a median of its own.
 LEAST_SHARE = 0.15
 # Medians of absolute values of exactly constant channels are rounding, not noise: below this part of the values.
