@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import median_filter
 
 from pipeline.drawing import save_figure
 from pipeline.place import Placed
@@ -47,8 +48,9 @@ def draw_spectrum(spectrum: Spectrum, placed: Placed, module: Any, row: Any, fol
     unit = f" ({spectrum.flux_unit})" if str(spectrum.flux_unit) else ""
     panels["data"].plot(spectrum.axis, spectrum.flux, lw=0.6, color="black")
     panels["data"].set(xlabel=str(spectrum.unit), ylabel=f"flux{unit}")
-    good = spectrum.flux[np.isfinite(spectrum.flux)]
-    low, high = np.quantile(good, [0.002, 0.998])
+    # Lines are in the picture, single wild bins are not.
+    good = median_filter(spectrum.flux[np.isfinite(spectrum.flux)], 3)
+    low, high = good.min(), good.max()
     pad = 0.1 * (high - low) or 1.0
     panels["data"].set_ylim(low - pad, high + pad)
     panels["data"].set_title(f"{row['spectrum_id']}  {spectrum.name}", loc="left")

@@ -33,6 +33,9 @@ _PACKED = (".gz", ".bz2", ".xz")
 # What the cube job (and SoFiA-2) writes beside a source's spectrum.
 _BESIDE = re.compile(r"(.+)_(?:cube|mask|mom[012]|chan|snr)\.fits$|(.+)_spec\.txt$")
 
+# Our own tables, which a folder of spectra may hold beside them.
+_OURS = re.compile(r".+_(?:truth|classes|cat)\.(?:fits|vot|ecsv|csv|txt)$")
+
 
 def open_spectra(
     path: str | os.PathLike[str],
@@ -93,7 +96,8 @@ def open_spectra(
 def find_spectra(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Files to open: those named, and all of a known suffix in the folders named and below, sorted.
 
-    Of what the cube job writes for a source, a folder gives the spectrum only, and once.
+    Of what the cube job writes for a source, a folder gives the spectrum only, and once; our own catalogues and truth
+    tables in it are passed over.
 
     Raises
     ------
@@ -278,4 +282,6 @@ def _is_known(path: Path) -> bool:
 
 def _is_beside(path: Path) -> bool:
     match = _BESIDE.match(path.name)
+    if _OURS.match(path.name):
+        return True
     return bool(match) and path.with_name(f"{match[1] or match[2]}_spec.fits").exists()

@@ -163,7 +163,8 @@ def test_desi(tmp_path: Path) -> None:
 
 def test_find_spectra(tmp_path: Path) -> None:
     for name in ("b.fits", "a/c.txt", "a/d.ecsv.gz", "a/picture.png", ".hidden/e.fits", "a/g_1_spec.fits",
-                 "a/g_1_spec.txt", "a/g_1_cube.fits", "a/g_1_mom0.fits", "a/h_mask.fits"):  # fmt: skip
+                 "a/g_1_spec.txt", "a/g_1_cube.fits", "a/g_1_mom0.fits", "a/h_mask.fits", "a/b_truth.fits",
+                 "stellar_classes.vot", "a/b_cat.fits"):  # fmt: skip
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     found = [path.relative_to(tmp_path).as_posix() for path in find_spectra([tmp_path])]
