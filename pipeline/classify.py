@@ -288,7 +288,7 @@ def _manifest(
         "versions": {name: version(name) for name in ("skysift", "numpy", "astropy", "torch", "openvino")},
         "counts": {
             "spectra": len(table), "failed": len(errors), "flagged": int(np.count_nonzero(table["flags"])),
-            "classes": dict(Counter(str(one) for one in table["class"]).most_common()),
+            "classes": dict(Counter(name for one in table["class"] for name in str(one).split(",")).most_common()),
         },
     }  # fmt: skip
 
