@@ -140,7 +140,7 @@ def estimate_cube_noise(pixels: Any, *, workers: int = 1) -> CubeNoise:
     rms[~(rms > 0)] = np.nan
     rfi = _noisy_channels(rms)
     rms[rfi] = np.nan
-    relative, bad = _relative_map(spread, flag=nchan >= CONTINUUM_CHANNELS)
+    relative, bad = _relative_map(spread, flag=np.isfinite(rms).sum() >= CONTINUUM_CHANNELS)
     return CubeNoise(rms, relative, continuum, int(rfi.sum()), bad)
 
 
@@ -197,10 +197,13 @@ def _sights(pixels: Any, pool: ThreadPoolExecutor) -> tuple[np.ndarray, np.ndarr
     def measure(first: int) -> None:
         last = min(first + step, ny)
         slab = pixels.read((slice(0, nchan), slice(first, last), slice(0, nx)), every=every)
+        # Flagged channels are also written as zeros: they are blank, and not quiet.
+        slab[(slab == 0).all(axis=(1, 2))] = np.nan
+        filled = np.isfinite(slab).any(axis=(1, 2)).sum()
         centre, scatter = _median_and_scatter(slab)
         _without_lines(slab, centre, scatter)
-        if nchan >= CONTINUUM_CHANNELS:
-            error = 1.2533 * scatter / np.sqrt(len(slab))
+        if filled * every >= CONTINUUM_CHANNELS:
+            error = 1.2533 * scatter / np.sqrt(filled)
             with np.errstate(invalid="ignore"):
                 continuum[first:last] = np.where(np.abs(centre) > CONTINUUM_SIGMA * error, centre, 0)
         spread[first:last] = scatter
@@ -211,7 +214,7 @@ def _sights(pixels: Any, pool: ThreadPoolExecutor) -> tuple[np.ndarray, np.ndarr
 
 def _median_and_scatter(slab: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Upper median along the channels and 1.48 times the median distance from it; NaN where nearly all are blank."""
-    shape, least = slab.shape[1:], max(5, len(slab) // 10)
+    shape = slab.shape[1:]
     columns = np.ascontiguousarray(slab.reshape(len(slab), -1).T)
     blank = np.isnan(columns)
     if blank.any():
@@ -219,6 +222,7 @@ def _median_and_scatter(slab: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         kept = ~blank.all(axis=0)
         columns, blank = np.ascontiguousarray(columns[:, kept]), blank[:, kept]
     count = columns.shape[1] - np.count_nonzero(blank, axis=1)
+    least = max(5, columns.shape[1] // 10)
     centre = np.full(len(columns), np.nan, np.float32)
     scatter = centre.copy()
     enough = count >= least

@@ -55,6 +55,16 @@ def test_interference_and_blanks_are_flagged(noise):
     assert not found.good(whole(bad))[0, :10].any() and found.good(whole(bad))[0, 10:].all()
 
 
+@pytest.mark.parametrize("filler", [0.0, np.nan])
+def test_channels_without_data_leave_the_noise_of_the_others_as_it_is(noise, filler):
+    empty = noise.copy()
+    empty[16:] = filler
+    found, alone = estimate_cube_noise(ArrayCube(empty)), estimate_cube_noise(ArrayCube(noise[:16].copy()))
+    assert found.flagged[16:].all() and found.good(whole(empty))[:16].all()
+    np.testing.assert_allclose(found.rms(whole(empty))[:16], alone.rms((slice(0, 16), *whole(noise)[1:])), rtol=0.05)
+    assert (empty[16:] == filler).all() or np.isnan(empty[16:]).all()
+
+
 def test_continuum_is_taken_off_where_it_is_significant(noise):
     left = noise.copy()
     left[:, 30, 40] += 2e-3
