@@ -172,8 +172,10 @@ class DetectOptions(Options):
     precision: Literal["f32", "bf16"] = Field(
         "f32", description="Arithmetic of the network: f32, or bf16 where supported."
     )
-    passes: Literal[1, 2] | None = Field(
+    passes: int | None = Field(
         None,
+        ge=1,
+        le=2,
         description="Looks of a network at the data: 2 averages with its answers to the reflected data, for better "
         "values at twice the network's time; null = as the model was calibrated.",
     )
