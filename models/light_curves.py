@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import median_filter
 
-# Slow is what a parabola over 1.5 days follows, longer than three times the longest transits; of stars that turn or
-# pulse too fast for that, what it follows over half a day. Half windows in bins of 10 minutes.
-LONG, SHORT = 108, 36
+# Slow is what a parabola over 1.25 days follows, longer than three times the longest transits; of stars that turn or
+# pulse too fast for that, what it follows over half a day. Half windows in bins of 10 minutes. With 1.5 days less of
+# the faint transits are found, a third in place of two fifths of those of S/N 6 to 8.
+LONG, SHORT = 90, 36
 # The shorter window is for curves whose means of two hours then scatter so much less.
 _CALMER, _TWO_HOURS = 1.4, 12
 # Bins farther than so many sigma from the trend do not shape it: dips sooner than rises, since dips are what is sought.

@@ -33,7 +33,7 @@ class TransitExamples(Examples):
     """
 
     description = (
-        "simulated light curves (survey_io.simulate.transits), transits of total S/N 5 to 50, eclipsing binaries and "
+        "simulated light curves (survey_io.simulate.transits), transits of total S/N 5 to 500, eclipsing binaries and "
         f"neither, each seen {REPEATS} times"
     )
 

@@ -54,6 +54,7 @@ class SimulateTransitsOptions(Options):
     snr: Annotated[tuple[float, float], BeforeValidator(_numbers)] = Field(
         (5.0, 50.0), description="Least and greatest S/N of all transits of a planet together."
     )
+    bright: float = Field(0.2, ge=0.0, le=1.0, description="Share of planets with up to ten times the greatest S/N.")
     noise: Annotated[tuple[float, float], BeforeValidator(_numbers)] = Field(
         (5e-5, 5e-3), description="Least and greatest noise in 10 minutes, in relative flux."
     )

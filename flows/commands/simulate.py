@@ -183,6 +183,7 @@ def transits(
     snr: str | None = typer.Option(
         None, metavar="LOW,HIGH", help="S/N of all transits of a planet together [default: 5,50]."
     ),
+    bright: float | None = typer.Option(None, help="Share of planets with up to ten times that S/N [default: 0.2]."),
     noise: str | None = typer.Option(
         None, metavar="LOW,HIGH", help="Noise in 10 minutes, in relative flux [default: 5e-5,5e-3]."
     ),
@@ -197,13 +198,15 @@ def transits(
 
     given = {
         "output": output, "name": name, "count": count, "seed": seed, "transit": transit, "binary": binary,
-        "period": period, "snr": snr, "noise": noise, "shape": shape, "quiet": quiet or None, "start": start,
+        "period": period, "snr": snr, "bright": bright, "noise": noise,
+        "shape": shape, "quiet": quiet or None, "start": start,
     }  # fmt: skip
     options = resolve_options(SimulateTransitsOptions, given, config=config)
     from survey_io.simulate.star_noise import StarNoiseModel
     from survey_io.simulate.transits import CLASSES, TransitModel, simulate_transits, write_transits
 
-    chosen = {name: getattr(options, name) for name in ("transit", "binary", "period", "snr", "noise", "shape")}
+    names = ("transit", "binary", "period", "snr", "bright", "noise", "shape")
+    chosen = {name: getattr(options, name) for name in names}
     model = TransitModel(**chosen, star=StarNoiseModel.quiet() if options.quiet else StarNoiseModel())
     curves = list(simulate_transits(options.count, seed=options.seed, model=model))
     files = write_transits(curves, options.output, name=options.name, start=options.start)

@@ -39,6 +39,8 @@ class TransitModel:
     snr : (float, float)
         S/N of all transits together in a matched filter, sqrt(sum (dip / noise)^2) over observed bins, log-uniform. Of
         a box this is depth / noise * sqrt(bins in transit).
+    bright : float
+        Share of planets with an S/N from the greatest of ``snr`` to ten times that: giants around near stars.
     binary_snr : (float, float)
         Likewise of binaries.
     noise : (float, float)
@@ -57,6 +59,7 @@ class TransitModel:
     binary: float = 0.2
     period: tuple[float, float] = (0.5, 14.0)
     snr: tuple[float, float] = (5.0, 50.0)
+    bright: float = 0.2
     binary_snr: tuple[float, float] = (7.0, 500.0)
     noise: tuple[float, float] = (5e-5, 5e-3)
     deepest: float = 0.03
@@ -72,6 +75,8 @@ class TransitModel:
         longest = 0.5 * GRID.count * GRID.step
         if self.period[1] > longest or self.period[0] < 0.3:
             raise OptionError(f"period: expected 0.3 to {longest:g} d, two events in a window, came {self.period}")
+        if not 0 <= self.bright <= 1:
+            raise OptionError(f"bright: expected a share from 0 to 1, came {self.bright:g}")
         if min(self.transit, self.binary) < 0 or self.transit + self.binary > 1:
             raise OptionError(
                 f"expected shares of transits and binaries that add to 1 or less, came {self.transit:g} and "
@@ -154,7 +159,9 @@ def _planet(
 ) -> LightCurve:
     shape = model.shape if model.shape != "any" else str(rng.choice(SHAPES, p=(0.15, 0.15, 0.7)))
     while True:
-        period, density, snr = (log_uniform(*limits, rng) for limits in (model.period, model.density, model.snr))
+        period, density = log_uniform(*model.period, rng), log_uniform(*model.density, rng)
+        bright = (model.snr[1], 10 * model.snr[1])
+        snr = log_uniform(*(bright if rng.random() < model.bright else model.snr), rng)
         impact = rng.uniform(0.0, 0.95)
         axis = scaled_axis(period, density)
         if axis < 1.5:

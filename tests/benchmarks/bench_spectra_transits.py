@@ -2,11 +2,12 @@
 
     python tests/benchmarks/bench_spectra_transits.py [--weights NAME] [--count 1000]
 
-The curves are of `survey_io.simulate.transits`: planets with a total S/N of 5 to 50, eclipsing binaries, and stars with
-neither, with spots, pulsations, granulation, flares, systematics and gaps; their seed is none of those of training,
-calibration or the card. The peer is astropy's BoxLeastSquares on the same flattened curves without their rises above 3
-sigma, judged by its signal detection efficiency (Kovacs, Zucker & Mazeh 2002) or by the S/N of its depth. What is found
-is what scores higher than all but 1% of the curves without a planet; "stars" counts those without any eclipse alone.
+The curves are of `survey_io.simulate.transits`: planets with a total S/N of 5 to 50 (one in five up to 500), eclipsing
+binaries, and stars with neither, with spots, pulsations, granulation, flares, systematics and gaps; their seed is none
+of those of training, calibration or the card. The peer is astropy's BoxLeastSquares on the same flattened curves
+without their rises above 3 sigma, judged by its signal detection efficiency (Kovacs, Zucker & Mazeh 2002) or by the S/N
+of its depth. What is found is what scores higher than all but 1% of the curves without a planet; "stars" counts those
+without any eclipse alone.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from pipeline.scorers import classification as scores
 from survey_io.simulate.transits import CLASSES, LightCurve, simulate_transits
 
 SEED = 990_101
-PARTS = ((5, 8), (8, 12), (12, 20), (20, 50))
+PARTS = ((5, 8), (8, 12), (12, 20), (20, 50), (50, 500))
 FALSE_ALARMS = 0.01
 # Boxes of the peer, days, and its phases per shortest box.
 DURATIONS, OVERSAMPLE = (0.06, 0.12, 0.24), 4

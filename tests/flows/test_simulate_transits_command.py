@@ -22,8 +22,8 @@ def run(*arguments: str) -> int:
 
 def test_options_reach_the_files(tmp_path: Path, capsys):
     asked = (
-        "--count", "5", "--transit", "1", "--binary", "0", "--period", "2,3", "--snr", "30,40", "--noise", "1e-4,2e-4",
-        "--shape", "box", "--quiet", "--start", "100", "--seed", "3",
+        "--count", "5", "--transit", "1", "--binary", "0", "--period", "2,3", "--snr", "30,40", "--bright", "0",
+        "--noise", "1e-4,2e-4", "--shape", "box", "--quiet", "--start", "100", "--seed", "3",
     )  # fmt: skip
     assert run(*asked, "-o", str(tmp_path), "--name", "sector") == 0
     assert "5 light curves: 0 none, 5 transit, 0 eclipsing binary" in capsys.readouterr().out

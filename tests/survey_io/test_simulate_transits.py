@@ -17,7 +17,7 @@ from survey_io.spectra import open_spectra
 
 TIME = GRID.centres()
 QUIET = StarNoiseModel.quiet()
-BOXES = TransitModel(transit=1, binary=0, shape="box", snr=(20, 50), star=QUIET)
+BOXES = TransitModel(transit=1, binary=0, shape="box", snr=(20, 50), bright=0, star=QUIET)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,12 @@ def test_every_shape_has_its_signal_to_noise_and_is_no_deeper_than_told():
             # Bins of ten minutes blur what is short; limb-darkened dips are deepest in their middle.
             assert one.depth * (1 - 1e-9 if shape == "box" else 0.3) <= deepest <= one.depth * (1 + 1e-9)
             assert one.shape == shape and one.depth <= BOXES.deepest
+
+
+def test_some_planets_are_as_plain_as_giants_around_near_stars():
+    model = TransitModel(transit=1, binary=0, snr=(5, 10), bright=0.3)
+    snr = np.array([one.snr for one in simulate_transits(80, seed=6, model=model)])
+    assert (snr > 10).mean() == pytest.approx(0.3, abs=0.15) and 50 < snr.max() <= 100 and snr.min() >= 5
 
 
 def test_durations_are_keplers():
@@ -168,7 +174,8 @@ def test_files_are_light_curves_and_truth_counts_from_the_same_day(tmp_path):
     ("changes", "said"),
     [
         ({"snr": (9, 3)}, "snr: expected two positive"), ({"period": (1, 20)}, "two events in a window"),
-        ({"transit": 0.9, "binary": 0.2}, "add to 1"), ({"shape": "round"}, "limb-darkened, came 'round'"),
+        ({"bright": 2}, "bright: expected a share"), ({"transit": 0.9, "binary": 0.2}, "add to 1"),
+        ({"shape": "round"}, "limb-darkened, came 'round'"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_drawn_is_said(changes, said):
