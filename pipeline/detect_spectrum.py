@@ -100,8 +100,9 @@ def analyse_spectra(
             prepared, notes = _prepare(opened, path, advance)
         with clock.stage("finder"):
             finder, card = make_spectrum_finder(
-                options.model, engine=options.engine, precision=options.precision, threads=workers
-            )
+                options.model, engine=options.engine, precision=options.precision, threads=workers,
+                passes=options.passes,
+            )  # fmt: skip
         found = []
         with clock.stage("detect", len(prepared)) as advance:
             for lines in search_spectra(prepared, finder, tile=options.tile):
@@ -161,7 +162,7 @@ def _manifest(
             "notes": notes,
         },
         "model": {
-            "name": options.model, "engine": finder.engine, "precision": finder.precision,
+            "name": options.model, "engine": finder.engine, "precision": finder.precision, "passes": finder.passes,
             "sha256": card.get("sha256", ""), "threshold": threshold_of(card, options),
         },
         "noise": {"median_rms": float(np.nanmedian([np.nanmedian(one.rms) for one in prepared]))},

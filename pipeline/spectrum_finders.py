@@ -29,6 +29,8 @@ class SpectrumFinderSpec:
         Processor cores of one call.
     stride, halo : int
         Channels.
+    passes : int
+        2: a network also looks at the reflected spectrum (`models.yolo.reflect`).
     """
 
     model: str
@@ -37,6 +39,7 @@ class SpectrumFinderSpec:
     threads: int
     stride: int = field(default=1, compare=False)
     halo: int = field(default=0, compare=False)
+    passes: int = 1
 
     def find(self, snr: np.ndarray, noise: np.ndarray | None = None) -> list[Detections]:
         """Detections of each window of a batch, in window channels.
@@ -118,14 +121,17 @@ class NetworkSpectrumFinder:
 
         self.head = load_outline(spec.model)[0].head
         self.engine = EngineSpec(spec.model, spec.engine, spec.precision, spec.threads).load()
+        self.passes = spec.passes
 
     def noise(self, snr: np.ndarray) -> np.ndarray:
         return np.empty(0)
 
     def find(self, snr: np.ndarray, noise: np.ndarray | None = None) -> list[Detections]:
         from models.yolo.candidates import find_candidates
+        from models.yolo.reflect import look_twice
 
-        raw = self.engine(np.nan_to_num(snr, nan=0.0, posinf=0.0, neginf=0.0)[:, None])
+        image = np.nan_to_num(snr, nan=0.0, posinf=0.0, neginf=0.0)[:, None]
+        raw = look_twice(self.engine, image, spec=self.head) if self.passes == 2 else self.engine(image)
         low = math.log(MIN_PROBABILITY / (1 - MIN_PROBABILITY))
         found = []
         for maps, window in zip(raw, snr, strict=True):
@@ -170,7 +176,7 @@ def _load(spec: SpectrumFinderSpec) -> Any:
 
 
 def make_spectrum_finder(
-    model: str, *, engine: str = "auto", precision: str = "f32", threads: int = 1
+    model: str, *, engine: str = "auto", precision: str = "f32", threads: int = 1, passes: int | None = None
 ) -> tuple[SpectrumFinderSpec, dict[str, Any]]:
     """Resolve a model's name or file into a finder and its card (empty without weights)."""
     from models.weights import needs_weights
@@ -187,4 +193,5 @@ def make_spectrum_finder(
     # Half the receptive field, and two cells more for the neighbours of a candidate.
     halo = -(-(int(np.ravel(outline.receptive_field)[0]) // 2) // stride) * stride + 2 * stride
     resolved = resolve_engine(engine, precision=precision)
-    return SpectrumFinderSpec(model, resolved, precision, threads, stride, halo), asdict(card)
+    passes = passes or int(card.calibration.get("passes", 1))
+    return SpectrumFinderSpec(model, resolved, precision, threads, stride, halo, passes), asdict(card)

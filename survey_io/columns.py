@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntFlag
 from typing import Any
@@ -12,7 +12,7 @@ from astropy import units as u
 from astropy.table import Column as TableColumn
 from astropy.table import Table
 
-__all__ = ["Column", "Flag", "IMAGE_COLUMNS", "annotate", "flags_text", "image_columns", "make_table"]
+__all__ = ["Column", "Flag", "IMAGE_COLUMNS", "annotate", "fill_table", "flags_text", "image_columns", "make_table"]
 
 
 class Flag(IntFlag):
@@ -144,7 +144,6 @@ IMAGE_COLUMNS: list[Column] = [
         "quality flags: " + ", ".join(f"{flag.value} {flag.name}" for flag in Flag),
     ),
 ]
-_BY_NAME = {column.name: column for column in IMAGE_COLUMNS}
 
 
 def image_columns(unit: str | u.UnitBase | None = "Jy/beam") -> list[Column]:
@@ -189,6 +188,28 @@ def annotate(table: Table, unit: str | u.UnitBase | None = "Jy/beam") -> Table:
     return table
 
 
+def fill_table(columns: Sequence[Column], values: Mapping[str, Any]) -> Table:
+    """A table with the given columns in their order, each with unit, description and UCD.
+
+    Parameters
+    ----------
+    columns : sequence of Column
+    values : mapping of str to array (N,)
+        Columns that are missing are NaN, 0 or empty. Names that are not columns go to the end.
+    """
+    length = max((len(value) for value in values.values()), default=0)
+    table = Table()
+    for column in columns:
+        empty = np.nan if column.dtype.startswith("float") else "" if column.dtype[0] == "U" else 0
+        table[column.name] = np.asarray(values.get(column.name, np.full(length, empty)), dtype=column.dtype)
+        data = table[column.name]
+        data.unit, data.description, data.meta["ucd"] = column.unit, column.meaning, column.ucd
+    for name, value in values.items():
+        if name not in table.colnames:
+            table[name] = value
+    return table
+
+
 def make_table(values: Mapping[str, Any], unit: str | u.UnitBase | None = "Jy/beam") -> Table:
     """A catalogue with all columns in their order from arrays by name.
 
@@ -204,15 +225,7 @@ def make_table(values: Mapping[str, Any], unit: str | u.UnitBase | None = "Jy/be
     Table
         N rows.
     """
-    length = max((len(value) for value in values.values()), default=0)
-    table = Table()
-    for column in IMAGE_COLUMNS:
-        empty = np.nan if column.dtype.startswith("float") else "" if column.dtype[0] == "U" else 0
-        table[column.name] = np.asarray(values.get(column.name, np.full(length, empty)), dtype=column.dtype)
-    for name, value in values.items():
-        if name not in _BY_NAME:
-            table[name] = value
-    return annotate(table, unit)
+    return fill_table(image_columns(unit), values)
 
 
 def flags_text(flags: Any) -> Any:

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from astropy import units as u
 from astropy.table import Table
 
-from .columns import IMAGE_COLUMNS, Column
+from .columns import IMAGE_COLUMNS, Column, fill_table
 
 __all__ = ["CUBE_COLUMNS", "cube_columns", "make_cube_table"]
 
@@ -82,7 +81,6 @@ CUBE_COLUMNS: list[Column] = [
            "probability, by the network for spectra, that the spectrum over the source holds its line"),
     *(_IMAGE[name] for name in ("n_blend", "flags")),
 ]  # fmt: skip
-_BY_NAME = {column.name: column for column in CUBE_COLUMNS}
 
 
 def cube_columns(unit: str | u.UnitBase | None = "Jy/beam") -> list[Column]:
@@ -115,14 +113,4 @@ def make_cube_table(values: Mapping[str, Any], unit: str | u.UnitBase | None = "
     unit : str, astropy unit or None
         Of the cube's voxels, see `cube_columns`.
     """
-    length = max((len(value) for value in values.values()), default=0)
-    table = Table()
-    for column in cube_columns(unit):
-        empty = np.nan if column.dtype.startswith("float") else "" if column.dtype[0] == "U" else 0
-        table[column.name] = np.asarray(values.get(column.name, np.full(length, empty)), dtype=column.dtype)
-        data = table[column.name]
-        data.unit, data.description, data.meta["ucd"] = column.unit, column.meaning, column.ucd
-    for name, value in values.items():
-        if name not in _BY_NAME:
-            table[name] = value
-    return table
+    return fill_table(cube_columns(unit), values)

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from astropy import units as u
 from astropy.table import Table
 
-from .columns import Column, Flag
+from .columns import Column, Flag, fill_table
 
 __all__ = ["LINE_COLUMNS", "LINE_FLAGS", "line_columns", "make_line_table"]
 
@@ -65,7 +64,6 @@ LINE_COLUMNS: list[Column] = [
     Column("flags", None, "meta.code.qual", "int32",
            "quality flags: " + ", ".join(f"{flag.value} {flag.name}" for flag in LINE_FLAGS)),
 ]  # fmt: skip
-_BY_NAME = {column.name: column for column in LINE_COLUMNS}
 
 
 def line_columns(axis: u.UnitBase, flux: u.UnitBase) -> list[Column]:
@@ -98,14 +96,4 @@ def make_line_table(values: Mapping[str, Any], axis: u.UnitBase, flux: u.UnitBas
     axis, flux : astropy unit
         See `line_columns`.
     """
-    length = max((len(value) for value in values.values()), default=0)
-    table = Table()
-    for column in line_columns(axis, flux):
-        empty = np.nan if column.dtype.startswith("float") else "" if column.dtype[0] == "U" else 0
-        table[column.name] = np.asarray(values.get(column.name, np.full(length, empty)), dtype=column.dtype)
-        data = table[column.name]
-        data.unit, data.description, data.meta["ucd"] = column.unit, column.meaning, column.ucd
-    for name, value in values.items():
-        if name not in _BY_NAME:
-            table[name] = value
-    return table
+    return fill_table(line_columns(axis, flux), values)
