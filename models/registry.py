@@ -15,6 +15,7 @@ from survey_io.errors import OptionError
 # are skipped.
 _PACKAGES = ("models.detectors", "models.classifiers")
 _KINDS = ("detector", "classifier")
+_READS = ("sky", "spectrum", "photograph")
 _entries: dict[str, ModelEntry] = {}
 _loaded = False
 
@@ -31,6 +32,9 @@ class ModelEntry:
         ``"detector"`` or ``"classifier"``.
     ndim : int
         Dimensions of the data it reads: 1 (spectrum), 2 (image) or 3 (cube).
+    reads : str
+        ``"sky"`` (S/N maps with their beam), ``"spectrum"`` or ``"photograph"`` (colour images, whose detectors answer
+        with classes of things instead of sources).
     has_weights : bool
         False for a classical method, which is neither trained nor run through an engine.
     build : callable
@@ -42,6 +46,7 @@ class ModelEntry:
     ndim: int
     has_weights: bool
     build: Callable[..., Any]
+    reads: str = "sky"
 
     @property
     def summary(self) -> str:
@@ -60,7 +65,7 @@ class ModelEntry:
 
 
 def register_model(
-    name: str, *, kind: str = "detector", ndim: int = 2, has_weights: bool = True
+    name: str, *, kind: str = "detector", ndim: int = 2, has_weights: bool = True, reads: str | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated builder function under a name.
 
@@ -74,6 +79,8 @@ def register_model(
         1, 2 or 3.
     has_weights : bool
         False for methods without trained weights.
+    reads : str or None
+        See `ModelEntry`; None: "spectrum" for one dimension, else "sky".
 
     Raises
     ------
@@ -85,9 +92,12 @@ def register_model(
         raise ValueError(
             f"model {name!r}: kind must be one of {_KINDS} and ndim 1, 2 or 3; got {kind!r}, {ndim!r}"
         )
+    reads = reads or ("spectrum" if ndim == 1 else "sky")
+    if reads not in _READS:
+        raise ValueError(f"model {name!r}: reads must be one of {_READS}; got {reads!r}")
 
     def register(build: Callable[..., Any]) -> Callable[..., Any]:
-        entry = ModelEntry(name, kind, ndim, has_weights, build)
+        entry = ModelEntry(name, kind, ndim, has_weights, build, reads)
         known = _entries.get(name)
         same = known is None or (known.module, known.build.__qualname__) == (entry.module, build.__qualname__)
         if not same:
@@ -124,11 +134,13 @@ def get_model(name: str) -> ModelEntry:
     return _entries[name]
 
 
-def list_models(*, kind: str | None = None, ndim: int | None = None) -> list[str]:
-    """Names of all registered models, sorted, optionally of one kind or dimension only."""
+def list_models(*, kind: str | None = None, ndim: int | None = None, reads: str | None = None) -> list[str]:
+    """Names of all registered models, sorted, optionally of one kind, dimension or kind of data only."""
     _load()
     return sorted(
-        entry.name for entry in _entries.values() if kind in (None, entry.kind) and ndim in (None, entry.ndim)
+        entry.name
+        for entry in _entries.values()
+        if kind in (None, entry.kind) and ndim in (None, entry.ndim) and reads in (None, entry.reads)
     )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from models.detector_lesson import DetectorLesson, memory_format
+from models.lessons import get_lesson
 from models.registry import get_model
 from survey_io.memory import keep_freed_memory
 
@@ -56,6 +57,8 @@ class TrainOptions(BaseModel):
     start: Path | None = Field(None, description="weights file to start from")
     calibration_skies: int = Field(24, ge=0, description="held-out skies that calibrate the weights; 0: none")
     model_options: dict[str, Any] = Field(default_factory=dict)
+    lesson: str = Field("", description="what to learn from, by name (models.lessons); empty: the network's own")
+    lesson_options: dict[str, Any] = Field(default_factory=dict, description="options of the lesson")
 
 
 class Lesson(Protocol):
@@ -81,7 +84,9 @@ class Lesson(Protocol):
 
 
 def make_lesson(net: nn.Module, options: TrainOptions) -> Lesson:
-    """The network's own lesson, else that of detectors."""
+    """The lesson that the recipe names, else the network's own, else that of detectors."""
+    if options.lesson:
+        return get_lesson(options.lesson)(net, options)
     own = getattr(net, "lesson", None)
     return DetectorLesson(net.head, options) if own is None else own(options)
 
