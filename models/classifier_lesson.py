@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.utils.data import IterableDataset, get_worker_info
 
 from models.answers import LOG_SCALE_RANGE, Answers
+from models.precision import autocast
 
 # Inputs and targets of a batch. The targets are "classes" (B, K), 0 to 1; optionally "class_weight" (B, K), 0 where a
 # class is neither demanded nor punished; "values" (B, V) in the network's terms with "value_weight" (B, V).
@@ -129,7 +130,7 @@ class ClassifierLesson:
     ) -> tuple[Tensor, dict[str, float]]:
         """See `models.training.Lesson`."""
         inputs, targets = batch
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        with autocast(device, precision):
             raw = net(*(one.to(device, non_blocking=True) for one in inputs))
         targets = {name: one.to(device) for name, one in targets.items()}
         # Members of an ensemble answer one by one while they learn.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from models.cube_loader import CubeFields
 from models.fields import Batch
 from models.loader import SkyFields
+from models.precision import as_layout, autocast
 from models.yolo.head import HeadSpec
 from models.yolo.loss import LossWeights, yolo_loss
 
@@ -48,11 +49,6 @@ class DetectorLesson:
         draw_predictions(net, batch, path)
 
 
-def memory_format(ndim: int) -> torch.memory_format:
-    """Layout in which convolutions of so many dimensions are fastest."""
-    return {2: torch.channels_last, 3: torch.channels_last_3d}.get(ndim, torch.contiguous_format)
-
-
 def make_fields(head: HeadSpec, options: TrainOptions, *, seed: int, pool: int) -> SkyFields | CubeFields:
     """Endless batches for a head of two (sky) or three dimensions (cubes)."""
     if head.ndim == 3:
@@ -65,8 +61,8 @@ def make_fields(head: HeadSpec, options: TrainOptions, *, seed: int, pool: int) 
 def batch_loss(net: nn.Module, batch: tuple, device: torch.device, precision: str) -> tuple[Tensor, dict[str, float]]:
     """Forward pass and loss of one batch on a device."""
     snr, beam, assigned, targets = batch
-    snr = snr.to(device, non_blocking=True).contiguous(memory_format=memory_format(net.head.ndim))
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+    snr = as_layout(snr.to(device, non_blocking=True), net)
+    with autocast(device, precision):
         raw = net(snr, beam.to(device))
     targets = {name: value.to(device) for name, value in targets.items()}
     weights = CUBE_WEIGHTS if net.head.ndim == 3 else None

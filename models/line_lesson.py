@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.fields import Batch
 from models.line_loader import SpectrumFields
+from models.precision import autocast
 from models.yolo.head import HeadSpec
 from models.yolo.loss import LossWeights, yolo_loss
 
@@ -44,7 +45,7 @@ class LineLesson:
     ) -> tuple[Tensor, dict[str, float]]:
         """See `models.training.Lesson`."""
         snr, _, assigned, targets = batch
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        with autocast(device, precision):
             raw = net(snr.to(device, non_blocking=True))
         targets = {name: value.to(device) for name, value in targets.items()}
         return yolo_loss(raw, assigned.to(device), targets, net.head, weights=LINE_WEIGHTS)

@@ -14,58 +14,26 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from models.detector_lesson import DetectorLesson, memory_format
+from models.detector_lesson import DetectorLesson
 from models.lessons import get_lesson
+from models.precision import memory_format
 from models.registry import get_model
+from models.train_options import TrainOptions
 from survey_io.memory import keep_freed_memory
-
-
-class TrainOptions(BaseModel):
-    """Options of one training run; unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field("light", description="registered network to train")
-    output: Path = Field(Path("training"), description="folder of checkpoints, log and pictures")
-    steps: int = Field(40_000, ge=1, description="optimiser steps")
-    minutes: float | None = Field(None, gt=0, description="bound on the wall time, minutes")
-    batch: int = Field(8, ge=1, description="fields per step")
-    size: int = Field(256, ge=64, description="side of a field, px")
-    channels: int = Field(1024, ge=256, description="channels of a spectrum's field, for detectors of lines")
-    cube_size: tuple[int, int, int] = Field((128, 48, 48), description="sides of a cube's field, (channels, y, x)")
-    templates: Path | None = Field(None, description="folder of real HI galaxies that cubes are made of, as SDC2's")
-    data: Path | None = Field(None, description="folder or file of the real data that a recipe trains on")
-    learning_rate: float = Field(2e-3, gt=0)
-    final_rate: float = Field(0.01, ge=0, le=1, description="last learning rate over the first")
-    warm_up: int = Field(300, ge=0, description="steps of linear warm-up")
-    weight_decay: float = Field(1e-4, ge=0)
-    clip: float = Field(5.0, gt=0, description="largest gradient norm")
-    ema: float = Field(0.998, ge=0, lt=1, description="decay of the moving average of the weights")
-    precision: str = Field("bf16", pattern="^(bf16|f32)$")
-    seed: int = 1
-    pool: int = Field(64, ge=8, description="skies kept by a loader process")
-    loaders: int = Field(1, ge=0, description="loader processes")
-    threads: int | None = Field(None, ge=1, description="CPU threads of torch")
-    device: str = Field("auto", description="auto, cpu or cuda")
-    save_every: int = Field(500, ge=1, description="steps between checkpoints")
-    picture_every: int = Field(2000, ge=1, description="steps between pictures of predictions")
-    resume: bool = Field(False, description="continue from the last checkpoint in output")
-    start: Path | None = Field(None, description="weights file to start from")
-    calibration_skies: int = Field(24, ge=0, description="held-out skies that calibrate the weights; 0: none")
-    model_options: dict[str, Any] = Field(default_factory=dict)
-    lesson: str = Field("", description="what to learn from, by name (models.lessons); empty: the network's own")
-    lesson_options: dict[str, Any] = Field(default_factory=dict, description="options of the lesson")
 
 
 class Lesson(Protocol):
     """What a network learns from and how it is judged; a network with a method ``lesson(options)`` brings its own."""
 
-    def batches(self, *, seed: int) -> IterableDataset:
-        """Endless batches to train on."""
+    def batches(self, *, seed: int, first: int = 0, every: int = 1) -> IterableDataset:
+        """Endless batches to train on: the numbers first, first + every, ..., each of which depends on the seed only.
+
+        `models.streams.NumberedBatches` is the way to make them. A lesson may leave out ``first`` and ``every``: its
+        runs cannot be resumed exactly then, and go on with another seed instead.
+        """
         ...
 
     def held_out(self) -> list[Any]:
