@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 import typer
 
 from . import environment as environment
-from .commands import classify, demo, detect, evaluate, export, listing, simulate, train
+from .commands import classify, demo, detect, evaluate, export, listing, registry, simulate, train
 from .server import exit_on_sigterm
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app = typer.Typer(
 simulate_app = typer.Typer(
     help="Simulate a sky with a truth table.", no_args_is_help=True, rich_markup_mode=None
 )
+models_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.command("detect")(detect.detect)
 app.command("classify")(classify.classify)
 app.add_typer(simulate_app, name="simulate")
@@ -37,7 +38,11 @@ simulate_app.command("transits")(simulate.transits)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
-app.command("models")(listing.models)
+app.add_typer(models_app, name="models")
+models_app.callback()(listing.models)
+models_app.command("show")(registry.show)
+models_app.command("promote")(registry.promote)
+models_app.command("rollback")(registry.rollback)
 app.command("demo")(demo.demo)
 
 

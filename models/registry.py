@@ -13,7 +13,7 @@ from survey_io.errors import OptionError
 
 # A model announces itself when its file is imported, which the package's MODULES names; packages that a checkout lacks
 # are skipped.
-_PACKAGES = ("models.detectors", "models.classifiers")
+PACKAGES = ("models.detectors", "models.classifiers")
 _KINDS = ("detector", "classifier")
 _READS = ("sky", "spectrum", "photograph")
 _entries: dict[str, ModelEntry] = {}
@@ -156,7 +156,7 @@ def _load(name: str | None = None) -> None:
     global _loaded
     if _loaded:
         return
-    for package in _PACKAGES:
+    for package in PACKAGES:
         if importlib.util.find_spec(package) is None:
             continue
         files = importlib.import_module(package).MODULES

@@ -3,6 +3,9 @@
 ``models/weights/NAME.safetensors`` is shipped with ``NAME.json``. The same card is in the metadata of the
 safetensors file, so that a single file is enough for ``--model FILE.safetensors``; the JSON beside it is for
 readers and adds the file's SHA-256, which is checked when the weights are loaded by name.
+
+A name stands for the version in use of the user's retrained weights (`models.store`) where one was promoted, else for
+the shipped weights; ``NAME@3`` and ``NAME@shipped`` stand for just these.
 """
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.in_use import usage
 from models.registry import get_model, list_models, unknown_name
+from models.store import SHIPPED, get_version, list_stored, list_versions, read_record, split_name
 from survey_io.errors import InputError, OptionError, OutputError
 
 if TYPE_CHECKING:
@@ -76,34 +81,69 @@ def list_weights() -> list[str]:
 def find_weights(name_or_path: str | os.PathLike[str]) -> Path:
     """The safetensors file that a name or path stands for.
 
+    Parameters
+    ----------
+    name_or_path : str or path
+        A path (with a folder, or ending in .safetensors), ``NAME@3``, ``NAME@shipped`` or ``NAME``.
+
     Raises
     ------
     OptionError
-        For a name that is not shipped.
+        For a name or version that there is not.
     InputError
         For a path that does not exist.
     """
     text = os.fspath(name_or_path)
-    if text.endswith(SUFFIX) or os.sep in text:
+    if is_path(text):
         path = Path(text)
         if not path.is_file():
             raise InputError(f"{text}: no such weights file; shipped weights are {', '.join(list_weights())}")
         return path
-    path = WEIGHTS_FOLDER / f"{text}{SUFFIX}"
+    name, _, version = exact_name(text).partition("@")
+    if version and version != SHIPPED:
+        return get_version(name, int(version)).weights
+    path = WEIGHTS_FOLDER / f"{name}{SUFFIX}"
     if not path.is_file():
-        if text in list_models():
-            entry = get_model(text)
+        versions = list_versions(name)
+        if versions:
+            label = f"{name}@{versions[-1]}"
+            raise OptionError(
+                f"model {text!r}: no weights of that name are shipped and none of its {len(versions)} versions is in "
+                f"use: name one, as {label}, or put it to use with 'skysift models promote {label}'"
+            )
+        if name in list_models():
+            entry = get_model(name)
             reason = "no weights are shipped for it: train them" if entry.has_weights else "it has no weights"
             shipped = ", ".join(list_weights()) or "(none)"
             raise OptionError(f"model {text!r}: {reason}, or name one of {shipped}")
-        raise OptionError(unknown_name("model", text, sorted({*list_weights(), *list_models()})))
+        raise OptionError(unknown_name("model", text, sorted({*list_weights(), *list_stored(), *list_models()})))
     return path
+
+
+def is_path(text: str) -> bool:
+    """Whether a model is named by its file."""
+    return text.endswith(SUFFIX) or os.sep in text
+
+
+def exact_name(name_or_path: str | os.PathLike[str]) -> str:
+    """What a name stands for now: ``NAME@3`` where that version is in use, else as it came.
+
+    A run that asks for this first keeps its network when another is promoted meanwhile.
+    """
+    text = os.fspath(name_or_path)
+    if is_path(text):
+        return text
+    name, version = split_name(text)
+    if version is None:
+        version = usage(name).version
+        return text if version is None else f"{name}@{version}"
+    return text
 
 
 def needs_weights(name_or_path: str | os.PathLike[str]) -> bool:
     """Whether a name or path stands for a network, without loading torch for those that are shipped."""
     text = os.fspath(name_or_path)
-    if text.endswith(SUFFIX) or os.sep in text or text in list_weights():
+    if is_path(text) or "@" in text or text in list_weights() or list_versions(text):
         return True
     try:
         return get_model(text).has_weights
@@ -150,7 +190,12 @@ def load_weights(name_or_path: str | os.PathLike[str]) -> tuple[nn.Module, Card]
 
 
 def checked_card(path: Path, card: Card | None = None) -> Card:
-    """The card beside shipped weights, whose hash must be right, or the one given, or the file's own; with the hash."""
+    """The card beside shipped or stored weights, whose hash must be right, or the one given, or the file's own."""
+    stored = read_record(path.parent)
+    if stored is not None:
+        stored.verify_file(path.name)
+        stored.verify_file(path.with_suffix(".json").name)
+        return replace(read_card(path), sha256=stored.files[path.name])
     digest = file_sha256(path)
     beside = path.with_suffix(".json")
     if path.parent == WEIGHTS_FOLDER and beside.is_file():
@@ -167,7 +212,7 @@ def read_card(name_or_path: str | os.PathLike[str]) -> Card:
     """The card of a set of weights, without loading torch: the JSON beside the file, else the file's own."""
     path = find_weights(name_or_path)
     beside = path.with_suffix(".json")
-    if path.parent == WEIGHTS_FOLDER and beside.is_file():
+    if beside.is_file() and (path.parent == WEIGHTS_FOLDER or read_record(path.parent) is not None):
         return _card_from(beside.read_text(encoding="utf-8"), beside)
     return replace(_card_from(_read_metadata(path).get(_METADATA_KEY), path), sha256=file_sha256(path))
 

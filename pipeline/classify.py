@@ -22,7 +22,7 @@ from astropy.table import Table
 
 from models.answers import AnswerCalibration
 from models.registry import get_model, list_models
-from models.weights import find_weights, load_weights, read_card
+from models.weights import exact_name, find_weights, load_weights, read_card
 from pipeline.class_table import build_class_table, describe
 from pipeline.classify_options import ClassifyOptions
 from pipeline.outputs import prepare_output
@@ -101,6 +101,7 @@ def classify(paths: list[Path], options: ClassifyOptions, *, progress: Progress 
     OptionError, OutputError
     """
     clock = Clock(progress)
+    options = options.with_changes(model=exact_name(options.model))
     card = read_card(_checked(options.model))
     with clock.stage("find"):
         files, errors = _find(paths)

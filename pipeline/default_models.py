@@ -10,23 +10,26 @@ _DATA = {1: "spectra", 2: "images", 3: "cubes"}
 
 
 def resolve_model(options: DetectOptions, ndim: int) -> DetectOptions:
-    """The same options with a model that reads data of so many dimensions.
+    """The same options with a model that reads data of so many dimensions, by its version where one is in use.
 
     Raises
     ------
     OptionError
         When the named model, or the one a weights file holds, reads other data; with the names that fit.
     """
-    if options.model == "auto":
-        return options.with_changes(model=DEFAULT_MODELS[ndim])
-    if options.model == DEFAULT_MODELS[ndim]:
+    from models.weights import exact_name, find_weights, is_path, needs_weights, read_card
+
+    asked = DEFAULT_MODELS[ndim] if options.model == "auto" else options.model
+    exact = exact_name(asked)
+    if exact != options.model:
+        options = options.with_changes(model=exact)
+    if exact == DEFAULT_MODELS[ndim]:
         return options
     from models.registry import get_model, list_models
-    from models.weights import find_weights, needs_weights, read_card
 
-    if not needs_weights(options.model) and get_model(options.model).ndim == ndim:
+    if not needs_weights(exact) and get_model(exact).ndim == ndim:
         return options
-    name = options.model if options.model in list_models() else read_card(find_weights(options.model)).model
+    name = exact if not is_path(exact) and exact in list_models() else read_card(find_weights(exact)).model
     reads = get_model(name).ndim
     if reads != ndim:
         fitting = ", ".join(list_models(kind="detector", ndim=ndim))

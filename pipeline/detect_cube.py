@@ -250,12 +250,15 @@ def _vet(
     client: Any, clock: Clock,
 ) -> tuple[np.ndarray, dict[str, str]]:  # fmt: skip
     """What the network for spectra says of every detection, in their order; and which network it was."""
-    finder, card = make_spectrum_finder(DEFAULT_MODELS[1], engine=options.engine, threads=workers)
+    from models.weights import exact_name
+
+    finder, card = make_spectrum_finder(exact_name(DEFAULT_MODELS[1]), engine=options.engine, threads=workers)
+    calibration = card["calibration"].get("reliability", {})
     count = len(sources["z"])
     batches = [np.arange(i, min(i + VET_BATCH, count)) for i in range(0, max(count, 1), VET_BATCH)]
     with clock.stage("vet", len(batches)) as advance:
         pieces = (
-            (i, (cube.pixels, noise, cube.pixel_beam(), finder, card["calibration"]["reliability"], sources, batch))
+            (i, (cube.pixels, noise, cube.pixel_beam(), finder, calibration, sources, batch))
             for i, batch in enumerate(batches)
         )
         run_stage("vet", vet_cube_piece, pieces, ledger, client=client, advance=advance)

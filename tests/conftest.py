@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,6 +171,15 @@ def plant(path: Path, *, wcs: WCS | None = None, shape: tuple[int, int] = SHAPE,
 def planted_sky(tmp_path: Path) -> PlantedSky:
     """150 x 210 pixels of 1.5 arcsec, north up, beam 9 x 6 arcsec at 30 degrees, 12 sources."""
     return plant(tmp_path / "planted.fits")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Names of models stand for the shipped weights, whatever this user has promoted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SKYSIFT_MODELS", raising=False)
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
 
 
 @pytest.fixture(scope="session")
