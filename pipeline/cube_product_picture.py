@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from matplotlib.patheffects import withStroke
 from scipy.ndimage import map_coordinates
 
 from pipeline.drawing import DPI, INK, MUTED, PAPER, save_figure
+from survey_io.quiet import quiet
 
 if TYPE_CHECKING:
     from pipeline.cube_products import Source
@@ -70,9 +70,8 @@ def write_product_picture(
     _draw_spectrum(figure.add_axes((0.055, 0.075, 0.40, 0.33)), cubelet, spectrum, source)
     _draw_slice(figure, cubelet, source, at, beam)
     _head(figure, cubelet, source)
-    with warnings.catch_warnings():
+    with quiet(UserWarning):
         # A map without a single value has no contours and no limits.
-        warnings.simplefilter("ignore", UserWarning)
         return save_figure(figure, path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from survey_io.errors import OutputError
 from survey_io.observation import Observation
+from survey_io.quiet import quiet
 
 INK, PAPER, MUTED = "#e8ecf1", "#10131a", "#9aa4b2"
 # From doubtful to certain; none of them is grey, so that they stand out from the image.
@@ -192,9 +192,8 @@ def draw_certainty_bar(figure: Figure, axis: Axes, label: str, font: float) -> N
 def save_figure(figure: Figure, path: Path) -> Path:
     """Write the picture; raises OutputError when the file cannot be written."""
     try:
-        with warnings.catch_warnings():
+        with quiet(RuntimeWarning):
             # Corners of an all-sky projection lie off the sky: their ticks are left out with a warning each.
-            warnings.simplefilter("ignore", RuntimeWarning)
             figure.savefig(path, format="png", facecolor=figure.get_facecolor())
     except OSError as error:
         raise OutputError(

@@ -26,6 +26,7 @@ import numpy as np
 
 from survey_io.errors import OutputError, SkysiftError
 from survey_io.memory import keep_freed_memory
+from survey_io.quiet import quiet
 
 # Pieces in flight per worker: enough to keep workers busy, few enough to bound memory.
 WINDOW_PER_WORKER = 3
@@ -215,6 +216,9 @@ def local_workers(kind: type[Threads] | type[Processes], workers: int) -> Iterat
     if workers <= 1:
         yield None
         return
+    with quiet():
+        # Its filter is in place before a library in one of the threads makes its own copy of the list without it.
+        pass
     made = kind(workers)
     try:
         yield made

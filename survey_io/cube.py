@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -29,6 +28,7 @@ from .image import (
 )
 from .observation import Beam, Observation
 from .pixels import to_float32
+from .quiet import quiet
 from .scratch import scratch_copy
 from .spectral import SpectralAxis, read_spectral_axis, spectral_axis_number
 
@@ -97,17 +97,15 @@ def is_cube(path: str | os.PathLike[str], hdu: int | str | None = None) -> bool:
     Only headers are read; a file that cannot be read is no cube, and `open_image` says what is wrong with it.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with fits.open(path, mode="readonly", memmap=True, do_not_scale_image_data=True) as hdus:
-                for _, unit in _units(Path(path), hdus, hdu):
-                    if not unit.is_image or not unit.header.get("NAXIS"):
-                        continue
-                    axis = spectral_axis_number(unit.header)
-                    lengths = [int(unit.header[f"NAXIS{i + 1}"]) for i in range(unit.header["NAXIS"])]
-                    long = sum(n > 1 for n in lengths)
-                    # The first unit with pixels decides, as it does for images.
-                    return axis is not None and lengths[axis - 1] > 1 and long >= 3
+        with quiet(), fits.open(path, mode="readonly", memmap=True, do_not_scale_image_data=True) as hdus:
+            for _, unit in _units(Path(path), hdus, hdu):
+                if not unit.is_image or not unit.header.get("NAXIS"):
+                    continue
+                axis = spectral_axis_number(unit.header)
+                lengths = [int(unit.header[f"NAXIS{i + 1}"]) for i in range(unit.header["NAXIS"])]
+                long = sum(n > 1 for n in lengths)
+                # The first unit with pixels decides, as it does for images.
+                return axis is not None and lengths[axis - 1] > 1 and long >= 3
     except (OSError, ValueError, TypeError, KeyError, IndexError, InputError, fits.VerifyError):
         return False
     return False
@@ -153,8 +151,7 @@ def open_cube(
     path = Path(path)
     folder = None if scratch is None else Path(scratch)
     readable = _readable(path, folder)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         try:
             hdus = fits.open(readable, mode="readonly", memmap=True, do_not_scale_image_data=True)
         except (OSError, ValueError, TypeError, KeyError, fits.VerifyError) as error:

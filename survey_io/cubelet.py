@@ -7,7 +7,6 @@ standard ones.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from astropy.table import Table
 from astropy.wcs import WCS
 
 from .errors import InputError, OutputError
+from .quiet import quiet
 
 if TYPE_CHECKING:
     from .cube import Cube, Window3
@@ -107,8 +107,7 @@ def cut_cubelet(
         OBJECT of the header.
     """
     plane, spectral = cube.plane, cube.spectral
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         header = plane.wcs.to_header(relax=True)
     for axis, span in ((1, window[2]), (2, window[1])):
         header[f"CRPIX{axis}"] = header.get(f"CRPIX{axis}", 0.0) - span.start
@@ -157,8 +156,7 @@ def moment_maps(cubelet: Cubelet, z: float) -> Moments:
     scale = 1.0
     if unit.is_equivalent(u.Jy / u.beam):
         unit, scale = u.Jy / u.beam, float(unit.to(u.Jy / u.beam))
-    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
-        warnings.simplefilter("ignore")
+    with quiet(), np.errstate(divide="ignore", invalid="ignore"):
         flux = np.asarray(_spectral_cube(cubelet, source).moment(order=0).value, float)
         lines = _spectral_cube(cubelet, clear)
         mean = np.asarray(lines.moment(order=1).value, float)
@@ -241,8 +239,7 @@ def write_cubelet(cubelet: Cubelet, moments: Moments, spectrum: Table, start: st
 @lru_cache(maxsize=1)
 def _library() -> Any:
     """spectral-cube, at first use: it takes a second or two to import and warns about its own dependencies."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         import spectral_cube
     return spectral_cube
 
@@ -260,8 +257,7 @@ def _spectral_cube(cubelet: Cubelet, mask: np.ndarray) -> Any:
 
 
 def _celestial_part(header: fits.Header) -> WCS:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         return WCS(header).celestial
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 from astropy.coordinates import BarycentricMeanEcliptic, Supergalactic
 from astropy.wcs import WCS
 from astropy.wcs.utils import wcs_to_celestial_frame
+
+from .quiet import quiet
 
 __all__ = [
     "anchor_pixel",
@@ -34,8 +35,7 @@ def celestial_frame(wcs: WCS) -> Any:
         return BarycentricMeanEcliptic()
     if kind == "SLON":
         return Supergalactic()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         return wcs_to_celestial_frame(wcs)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from astropy.io import fits
 
 from .errors import InputError
 from .observation import Beam
+from .quiet import quiet
 
 __all__ = ["header_beam", "header_frequency", "header_unit"]
 
@@ -84,8 +84,7 @@ def header_unit(header: fits.Header) -> tuple[u.UnitBase | None, str | None]:
 
 
 def _parse(text: str) -> u.UnitBase | None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         for form in ("fits", "generic", "ogip"):
             try:
                 return u.Unit(text, format=form)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from .geometry import anchor_pixel, celestial_frame
 from .headers import header_beam, header_frequency, header_unit, option_beam
 from .observation import Beam, Observation
 from .pixels import PixelSource, to_float32
+from .quiet import quiet
 from .scratch import decompressor, scratch_copy, unpack_stream
 from .spectral import with_spelled_units
 
@@ -70,8 +70,7 @@ def open_image(
     path = Path(path)
     folder = None if scratch is None else Path(scratch)
     readable = _readable(path, folder)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         try:
             hdus = fits.open(readable, mode="readonly", memmap=True, do_not_scale_image_data=True)
         except (OSError, ValueError, TypeError, KeyError, fits.VerifyError) as error:

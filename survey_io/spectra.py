@@ -6,7 +6,6 @@ import io
 import math
 import os
 import re
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from astropy import units as u
 from astropy.io import fits
 
 from .errors import InputError, OptionError
+from .quiet import quiet
 from .scratch import decompressor
 from .spectra_columns import from_hdu
 from .spectra_headers import named
@@ -165,8 +165,7 @@ def _content(path: Path, place: Place) -> tuple[bytes, bool]:
 
 def _open_fits(path: Path, content: bytes | None, wanted: int | str | None, place: Place, given: Given) -> Opened:
     size = path.stat().st_size if content is None else len(content)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         try:
             # A file that is opened here is closed here, whatever astropy finds in it.
             with (

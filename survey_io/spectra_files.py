@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 
 from astropy.io import fits
 
 from .errors import InputError
+from .quiet import quiet
 from .spectral import spectral_axis_number
 
 __all__ = ["holds_spectra"]
@@ -35,11 +35,9 @@ def holds_spectra(path: str | os.PathLike[str], hdu: int | str | None = None) ->
         if name.endswith(SUFFIXES):
             return True
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with fits.open(path, mode="readonly", memmap=True, do_not_scale_image_data=True) as hdus:
-                units = hdus if hdu is None else [hdus[hdu]]
-                kinds = [_kind(unit) for unit in units]
+        with quiet(), fits.open(path, mode="readonly", memmap=True, do_not_scale_image_data=True) as hdus:
+            units = hdus if hdu is None else [hdus[hdu]]
+            kinds = [_kind(unit) for unit in units]
     except (OSError, ValueError, TypeError, KeyError, IndexError, InputError, fits.VerifyError):
         return False
     return "image" not in kinds and "spectrum" in kinds

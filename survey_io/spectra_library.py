@@ -5,7 +5,6 @@ specutils takes a second to import, so it is imported when a file needs it.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from astropy import units as u
 
 from .errors import InputError
+from .quiet import quiet
 from .spectral_units import axis_kind
 from .spectrum import Spectrum
 from .spectrum_build import Given, Opened, Place, build_spectrum, collect
@@ -40,8 +40,7 @@ def library_spectra(path: Path, given: Given) -> Opened | None:
     InputError
         When its only spectrum cannot be used.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         import specutils
         from astropy.io import registry
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
 from typing import Any
 
 import numpy as np
 from astropy.table import Table
 
+from .quiet import quiet
 from .spectra_columns import Columns, from_table, is_axis_name
 from .spectra_headers import named
 from .spectra_tables import table_spectra
@@ -66,8 +66,7 @@ def text_spectra(content: bytes, place: Place, given: Given) -> Opened:
 
 
 def _through_astropy(content: bytes, form: str, place: Place, given: Given) -> Opened:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         table = Table.read(io.BytesIO(content), format=form)
     meta = {str(key): getattr(value, "get", lambda _, value=value: value)("value") for key, value in table.meta.items()}
     if isinstance(table.meta.get("keywords"), dict):
@@ -78,8 +77,7 @@ def _through_astropy(content: bytes, form: str, place: Place, given: Given) -> O
 def _votable(content: bytes, place: Place, given: Given) -> Opened:
     from astropy.io import votable
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         try:
             tree = votable.parse(io.BytesIO(content), verify="ignore")
             first = tree.get_first_table()
@@ -239,8 +237,7 @@ def _unnamed(values: np.ndarray, given: Given) -> tuple[list[str], list[str], li
     """Columns without names: the axis, the flux and, where it can be one, its error."""
     width = values.shape[1]
     kind = "wavelength" if given.unit is None else (axis_kind(given.unit) or "wavelength")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
+    with quiet(RuntimeWarning):
         ends = np.nanmin(values[:, 0]), np.nanmax(values[:, 0])
     if given.unit is None and _JULIAN[0] < ends[0] and ends[1] < _JULIAN[1]:
         kind = "time"

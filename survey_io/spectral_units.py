@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-import warnings
 
 from astropy import units as u
+
+from .quiet import quiet
 
 __all__ = ["AXIS_KINDS", "axis_kind", "axis_unit", "flux_unit"]
 
@@ -83,8 +84,7 @@ def flux_unit(text: object) -> u.UnitBase | None:
 
 
 def _parse(text: str) -> u.UnitBase | None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         for form in ("generic", "fits", "ogip"):
             try:
                 return u.Unit(text, format=form)

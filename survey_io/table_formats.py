@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +19,8 @@ import numpy as np
 from astropy import units as u
 from astropy.io import fits, votable
 from astropy.table import Table
+
+from .quiet import quiet
 
 __all__ = ["READERS", "SUFFIXES", "WRITERS"]
 
@@ -165,9 +166,8 @@ def write_votable(table: Table, parameters: Mapping[str, Any], file: IO[bytes]) 
 
 def _vounit(unit: u.UnitBase) -> str:
     try:
-        with warnings.catch_warnings():
+        with quiet(u.UnitsWarning):
             # Angstrom is deprecated there, and still what every reader of optical spectra expects.
-            warnings.simplefilter("ignore", u.UnitsWarning)
             return unit.to_string("vounit")
     except ValueError:
         return unit.to_string()

@@ -8,11 +8,12 @@ import inspect
 import logging
 import os
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from survey_io.quiet import quiet as no_warnings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -116,8 +117,7 @@ def quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with no_warnings(), torch.inference_mode(False), torch.no_grad():
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -1,6 +1,5 @@
 """SDC1 catalogues: the text files of the challenge and the conversion of other tables to their columns."""
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 
 from survey_io.catalogue import SDC1_COLUMNS
 from survey_io.errors import InputError
+from survey_io.quiet import quiet
 
 TRAINING_COLUMNS = (*SDC1_COLUMNS, "selection", "x", "y")
 _INTEGERS = {"id", "size", "class", "selection"}
@@ -49,8 +49,7 @@ def read_sdc1(path: str | Path) -> np.ndarray:
     path = Path(path)
     try:
         skip, width = _find_table(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
+        with quiet(UserWarning):
             names = TRAINING_COLUMNS if width >= len(TRAINING_COLUMNS) else SDC1_COLUMNS
             values = np.loadtxt(path, skiprows=skip, usecols=range(len(names)), ndmin=2, dtype=np.float64)
     except (OSError, UnicodeDecodeError) as error:
