@@ -23,21 +23,48 @@ from typing import Any
 __all__ = ["quiet"]
 
 
-class _Inside:
-    """Stands in a filter where a message's pattern would: matches every message in the threads that are inside."""
+class _Inside(threading.local):
+    """Stands in a filter where a message's pattern would: matches every message in the threads that are inside.
+
+    What `warnings` calls as its ``match`` must be written in C, as a compiled pattern's is: CPython 3.11 walks through
+    a list that it does not hold (``get_filter`` in _warnings.c), and a function in Python would let another thread
+    free that list on the way, at the end of a `catch_warnings`. Hence two comparisons with the empty text, one true of
+    every text, one of none; the first is set only in the threads that are inside.
+    """
+
+    match = "".__gt__
+
+    def come(self) -> None:
+        """This thread is inside from here."""
+        self.match = "".__le__
+
+    def leave(self) -> None:
+        """This thread is outside from here."""
+        del self.match
+
+
+class _Entry:
+    """A filter of a category, and how many blocks each thread that is inside has entered."""
 
     def __init__(self, category: type[Warning]):
+        self.inside = _Inside()
         # As `warnings` lays out a filter: action, message, category, module, line.
-        self.entry: Any = ("ignore", self, category, None, 0)
-        self.threads: Counter[int] = Counter()
+        self.filter: Any = ("ignore", self.inside, category, None, 0)
+        self.blocks: Counter[int] = Counter()
 
-    def match(self, text: str) -> bool:
-        """Whether the thread that warns is inside: `warnings` asks it as it would ask a compiled pattern."""
-        return threading.get_ident() in self.threads
+    def come(self, thread: int) -> None:
+        self.blocks[thread] += 1
+        self.inside.come()
+
+    def leave(self, thread: int) -> None:
+        self.blocks[thread] -= 1
+        if not self.blocks[thread]:
+            del self.blocks[thread]
+            self.inside.leave()
 
 
 # An entry for every category that was ever asked for.
-_shared: dict[type[Warning], _Inside] = {}
+_shared: dict[type[Warning], _Entry] = {}
 # Reentrant, because the collector may run a finaliser that opens or closes a file while it is held.
 _lock = threading.RLock()
 
@@ -57,46 +84,44 @@ def quiet(category: type[Warning] = Warning) -> Iterator[None]:
     me = threading.get_ident()
     own = None
     with _lock:
-        inside = _shared.setdefault(category, _Inside(category))
-        if not _leads(inside.entry):
-            if inside.threads.keys() <= {me} or inside.entry not in warnings.filters:
-                _put_first(inside.entry)
+        shared = _shared.setdefault(category, _Entry(category))
+        if not _leads(shared.filter):
+            if shared.blocks.keys() <= {me} or shared.filter not in warnings.filters:
+                _put_first(shared.filter)
             else:
                 # Another thread may have called what sets a filter of its own, as astropy's units do to make errors of
                 # warnings: the entry that it shares with this thread may not pass that filter.
-                own = _Inside(category)
-                own.threads[me] = 1
-                _put_first(own.entry)
-        inside.threads[me] += 1
+                own = _Entry(category)
+                own.come(me)
+                _put_first(own.filter)
+        shared.come(me)
     try:
         yield
     finally:
         with _lock:
-            inside.threads[me] -= 1
-            if not inside.threads[me]:
-                del inside.threads[me]
+            shared.leave(me)
             if own is not None:
-                own.threads.clear()
-                _take_out(own.entry)
+                own.leave(me)
+                _take_out(own.filter)
 
 
-def _leads(entry: Any) -> bool:
-    """Whether only entries of this module stand before it in the list in use now."""
+def _leads(mine: Any) -> bool:
+    """Whether only filters of this module stand before it in the list in use now."""
     for one in warnings.filters:
-        if one is entry:
+        if one is mine:
             return True
         if not isinstance(one[1], _Inside):
             return False
     return False
 
 
-def _put_first(entry: Any) -> None:
+def _put_first(mine: Any) -> None:
     # The list is changed in place, without the private call that makes `warnings` forget what it has shown: to ignore
     # more, or no longer, needs none, because only what was shown is remembered.
-    _take_out(entry)
-    warnings.filters.insert(0, entry)
+    _take_out(mine)
+    warnings.filters.insert(0, mine)
 
 
-def _take_out(entry: Any) -> None:
+def _take_out(mine: Any) -> None:
     with suppress(ValueError):
-        warnings.filters.remove(entry)
+        warnings.filters.remove(mine)

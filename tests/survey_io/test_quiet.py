@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import random
+import subprocess
 import sys
 import threading
 import time
@@ -238,6 +239,47 @@ def test_the_list_does_not_grow():
                 in_thread(quiet()(warn))
         lengths.append(len(warnings.filters))
     assert lengths[0] == lengths[2]
+
+
+CROWD = """
+import sys, threading, time, warnings
+from survey_io.quiet import quiet
+
+sys.setswitchinterval(1e-6)
+warnings.simplefilter("error")
+end, out = time.monotonic() + 1.5, []
+
+def inside():
+    while time.monotonic() < end:
+        try:
+            with quiet():
+                warnings.warn("inside")
+        except UserWarning as told:
+            out.append(told)
+
+def outside():
+    while time.monotonic() < end:
+        with warnings.catch_warnings():
+            try:
+                warnings.warn("outside")
+            except UserWarning:
+                pass
+
+with quiet():
+    pass
+threads = [threading.Thread(target=work) for work in (inside, outside) * 4]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(out))
+"""
+
+
+def test_lists_that_end_in_other_threads_do_no_harm():
+    # A pattern written in Python dies here of a segmentation fault within a second or two, hence a process of its own.
+    done = subprocess.run([sys.executable, "-c", CROWD], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout.strip() == "0", done.stderr[-2000:]
 
 
 def test_the_packages_use_no_other_silence():
