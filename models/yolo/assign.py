@@ -1,10 +1,12 @@
 """Which prediction answers for which target, vectorised, in any number of dimensions.
 
-Targets are ragged: each image has its own arrays. Two rules share the ignore band (targets too faint to
+Targets are ragged: each image has its own arrays. The rules share the ignore band (targets too faint to
 demand and too bright to punish) and the treatment of neighbours:
 
 - `assign_centres`: every anchor within a target's radius is positive. It needs no prediction, so it runs in
   the loader, and it suits heads whose anchors are finer than the beam.
+- `assign_priors`: every box whose prior resembles a target, in the target's cell and the nearest beside it, is
+  positive. It needs no prediction either, and suits objects larger than cells, of many shapes.
 - `assign_best`: YOLO-CIANNA's greedy matching (Cornu et al. 2024): per cell, the pair of box and target with
   the best IoU is taken first; boxes that overlap a target well without being its best are left out of the
   loss.
@@ -131,4 +133,64 @@ def assign_best(
         locked = pick[leaders]
         result[pair_box[locked]] = pair_target[locked]
         free &= ~np.isin(pair_box, pair_box[locked]) & ~np.isin(pair_target, pair_target[locked])
+    return result
+
+
+def assign_priors(
+    boxes: np.ndarray,
+    ignore: np.ndarray,
+    priors: np.ndarray,
+    grid: tuple[int, ...],
+    stride: tuple[int, ...],
+    *,
+    similar: float = 0.5,
+    neighbours: bool = True,
+) -> np.ndarray:
+    """Give boxes of a grid the targets whose shape their priors resemble.
+
+    Parameters
+    ----------
+    boxes : ndarray, shape (t, 2 * ndim)
+        Targets, (lo, hi) edges in px.
+    ignore : ndarray of bool, shape (t,)
+        Neither demanded nor punished.
+    priors : ndarray, shape (n_priors, ndim)
+        px.
+    grid, stride : tuple of int
+        Cells per axis, and px per cell.
+    similar : float
+        Least overlap (IoU of shapes laid on each other) of a prior that answers; the best one always does.
+    neighbours : bool
+        Along each axis the cell beside the target's own that is nearer to its centre answers too, so that an object on
+        the border of two cells is not left to one of them.
+
+    Returns
+    -------
+    ndarray of int32, shape (n_priors, *grid)
+        Index of the target, BACKGROUND or IGNORED. Where two claim the same box the smaller target wins, and a
+        demanded one over one to be ignored.
+    """
+    ndim = len(grid)
+    result = np.full((len(priors), *grid), BACKGROUND, np.int32)
+    if len(boxes) == 0:
+        return result
+    sizes = np.maximum(boxes[:, ndim:] - boxes[:, :ndim], 1e-3)
+    shared = np.minimum(sizes[:, None], priors[None]).prod(axis=-1)
+    overlap = shared / (sizes.prod(axis=-1)[:, None] + priors.prod(axis=-1)[None] - shared)
+    fits = (overlap >= similar) | (overlap == overlap.max(axis=1, keepdims=True))
+    places = ((boxes[:, :ndim] + boxes[:, ndim:]) / 2 + 0.5) / np.array(stride)
+    # Later writes win.
+    order = np.lexsort((-sizes.prod(axis=-1), ~ignore))
+    for target in order:
+        own = np.clip(np.floor(places[target]).astype(int), 0, np.array(grid) - 1)
+        cells = [own]
+        if neighbours:
+            for axis in range(ndim):
+                beside = own.copy()
+                beside[axis] += 1 if places[target][axis] - own[axis] >= 0.5 else -1
+                if 0 <= beside[axis] < grid[axis]:
+                    cells.append(beside)
+        for cell in cells:
+            for prior in np.flatnonzero(fits[target]):
+                result[(prior, *cell)] = IGNORED if ignore[target] else target
     return result
