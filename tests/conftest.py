@@ -189,3 +189,44 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real images in {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_voc() -> Callable[..., Path]:
+    """Writes a tree in the layout of PASCAL VOC: images of unequal sides with one to three coloured shapes each.
+
+    Cats are red discs, dogs green squares, trains wide blue bars, so that a small network learns them.
+    """
+    from PIL import Image, ImageDraw
+
+    colours = {"cat": (220, 40, 30), "dog": (40, 200, 50), "train": (40, 60, 220)}
+
+    def make(root: Path, *, train: int = 12, test: int = 6, seed: int = 0, side: int = 96) -> Path:
+        rng = np.random.default_rng(seed)
+        place = root / "VOCdevkit" / "VOC2007"
+        for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+            (place / folder).mkdir(parents=True, exist_ok=True)
+        names = [f"{seed:02d}{i:04d}" for i in range(train + test)]
+        for name in names:
+            wide, high = side, int(rng.integers(side // 2, side))
+            image = Image.fromarray(rng.integers(90, 140, (high, wide, 3)).astype(np.uint8))
+            draw, objects = ImageDraw.Draw(image), []
+            for label in rng.choice(list(colours), rng.integers(1, 4), replace=False):
+                size = rng.integers(side // 5, side // 3)
+                x_side, y_side = (int(size * 1.5), int(size * 0.6)) if label == "train" else (int(size), int(size))
+                x, y = int(rng.integers(0, wide - x_side)), int(rng.integers(0, high - y_side))
+                shape = draw.ellipse if label == "cat" else draw.rectangle
+                # Both ends belong to the shape, as to a VOC box.
+                shape((x, y, x + x_side - 1, y + y_side - 1), fill=colours[label])
+                corners = {"xmin": x + 1, "ymin": y + 1, "xmax": x + x_side, "ymax": y + y_side}
+                box = "".join(f"<{key}>{value}</{key}>" for key, value in corners.items())
+                objects.append(f"<object><name>{label}</name><difficult>0</difficult><bndbox>{box}</bndbox></object>")
+            image.save(place / "JPEGImages" / f"{name}.jpg", quality=95, subsampling=0)
+            size = f"<size><width>{wide}</width><height>{high}</height><depth>3</depth></size>"
+            (place / "Annotations" / f"{name}.xml").write_text(f"<annotation>{size}{''.join(objects)}</annotation>")
+        lists = {"trainval": names[:train], "test": names[train:]}
+        for name, members in lists.items():
+            (place / "ImageSets" / "Main" / f"{name}.txt").write_text("\n".join(members) + "\n")
+        return root
+
+    return make

@@ -6,7 +6,6 @@ group normalisation, which is folded into the convolutions for inference, and wi
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from models.layers import begin_weights
@@ -88,7 +87,7 @@ class PhotographDetector(nn.Module):
         self.inputs = (NetworkInput("image", (3, "height", "width")),)
         self.head = HeadSpec(
             stride=(32, 32), anchors=((0.5, 0.5),) * len(priors), priors=tuple(tuple(one) for one in priors),
-            params=(), scales=("position",), classes=tuple(classes), reach=2.0,
+            params=(), scales=("position",), classes=tuple(classes), reach=2.0, exclusive=True,
         )  # fmt: skip
         self.body, width = make_layers(layers, widths=widths)
         self.dropout = nn.Dropout2d(dropout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from torch.utils.data import IterableDataset, get_worker_info
 
 from models.lessons import lesson_options, register_lesson
 from models.photo_augment import Scene, colours, letterbox, mosaic, place, random_view
+from models.precision import as_layout, autocast
+from models.streams import NumberedBatches, shuffled_rows
 from models.yolo.assign import assign_priors
 from models.yolo.head import HeadSpec
 from models.yolo.loss import LossWeights, yolo_loss
@@ -34,10 +35,11 @@ from survey_io.errors import OptionError
 if TYPE_CHECKING:
     from models.training import TrainOptions
 
-# Position errors and their predicted scale are counted in this many px.
-UNIT_PX = 8.0
+# The unit of position errors and of priors, px: there is no beam.
+UNIT_PX = 1.0
+# Classes weigh as much as presence, which has about two boxes of the grid for each thing, and O beside it.
 WEIGHTS = LossWeights(
-    presence=1.0, objectness=1.0, background=1.0, size=1.0, position=0.5, params=0.0, angle=0.0, classes=0.5
+    presence=0.5, objectness=0.2, background=0.5, size=1.0, position=0.3, params=0.0, angle=0.0, classes=2.0
 )
 
 
@@ -51,7 +53,7 @@ class BoxesOptions(BaseModel):
     test: tuple[str, ...] = Field(("2007_test",), description="splits to report on")
     validation_share: float = Field(0.05, gt=0, lt=0.5, description="of the training images, kept to choose by")
     first_size: int = Field(0, ge=0, description="side at the beginning, px, growing to the network's; 0: its own")
-    mosaic: float = Field(0.25, ge=0, le=1, description="share of training images put together of four")
+    mosaic: float = Field(0.2, ge=0, le=1, description="share of training images put together of four")
     faults: Literal["mend", "refuse"] = Field("mend", description="what to do with faulty images and boxes")
     memory_megabytes: int = Field(1500, ge=0, description="decoded images kept in memory; the others are read anew")
 
@@ -109,8 +111,8 @@ def make_batch(scenes: list[Scene], head: HeadSpec) -> Batch:
     )
 
 
-class BoxBatches(IterableDataset):
-    """Endless augmented batches; number k depends on the seed and on k only, whoever makes it.
+class Drawn:
+    """Augmented batches of photographs by number, for `models.streams.NumberedBatches`.
 
     Parameters
     ----------
@@ -122,33 +124,25 @@ class BoxBatches(IterableDataset):
     full : int
         Side that it has at last.
     options : BoxesOptions
-    seed, first : int
-        The first batch that is given is number ``first``.
+    seed : int
+        Of the order of the photographs.
     """
 
-    def __init__(self, photographs, head, *, batch, size, full, options: BoxesOptions, seed: int, first: int = 0):
-        super().__init__()
-        self.photographs, self.head, self.batch, self.size = photographs, head, batch, size
-        self.options, self.seed, self.first, self.full = options, seed, first, full
-        self.pixels = Pixels(options.memory_megabytes)
+    def __init__(
+        self, photographs: PhotographSet, head: HeadSpec, *, batch: int, size: Callable[[int], int], full: int,
+        options: BoxesOptions, seed: int,
+    ):  # fmt: skip
+        self.photographs, self.head, self.batch, self.size, self.full = photographs, head, batch, size, full
+        self.options, self.seed, self.pixels = options, seed, Pixels(options.memory_megabytes)
 
-    def item(self, place_: int) -> Photograph:
-        """The photograph at a place of the endless row of shuffled rounds through all."""
-        count = len(self.photographs)
-        turn, within = divmod(place_, count)
-        order = np.random.default_rng([self.seed, 1, turn]).permutation(count)
-        return self.photographs.items[order[within]]
-
-    def make(self, index: int) -> Batch:
-        """Batch number ``index``."""
-        rng = np.random.default_rng([self.seed, 2, index])
-        size = self.size(index)
+    def __call__(self, number: int, rng: np.random.Generator) -> Batch:
+        """Batch of a number; each round shows every photograph once."""
+        size, items = self.size(number), self.photographs.items
         scenes = []
-        for i in range(self.batch):
-            scene = self.pixels(self.item(index * self.batch + i))
+        for row in shuffled_rows(len(items), self.batch, seed=self.seed, number=number):
+            scene = self.pixels(items[row])
             if rng.random() < self.options.mosaic:
-                strangers = rng.integers(0, len(self.photographs), 3)
-                others = [self.pixels(self.photographs.items[one]) for one in strangers]
+                others = [self.pixels(items[one]) for one in rng.integers(0, len(items), 3)]
                 scene = mosaic([scene, *others], size, rng)
             else:
                 # On small canvases things are shown larger, halfway to the size in px that they will have at last.
@@ -156,15 +150,6 @@ class BoxBatches(IterableDataset):
                 scene = place(scene, view, size)
             scenes.append(Scene(colours(scene.image, rng), scene.boxes, scene.labels, scene.difficult))
         return make_batch(scenes, self.head)
-
-    def __iter__(self) -> Iterator[Batch]:
-        worker = get_worker_info()
-        index, step = self.first, 1
-        if worker is not None:
-            index, step = index + worker.id, worker.num_workers
-        while True:
-            yield self.make(index)
-            index += step
 
 
 @dataclass(frozen=True)
@@ -220,12 +205,13 @@ class BoxesLesson:
         share = min(1.0, index / max(1, 0.7 * self.options.steps))
         return int(32 * round((self.own.first_size + share * (self.size - self.own.first_size)) / 32))
 
-    def batches(self, *, seed: int, first: int = 0) -> BoxBatches:
+    def batches(self, *, seed: int, first: int = 0, every: int = 1) -> NumberedBatches:
         """See `models.training.Lesson`."""
-        return BoxBatches(
+        drawn = Drawn(
             self.parts.train, self.head, batch=self.options.batch, size=self.size_of, full=self.size, options=self.own,
-            seed=seed, first=first,
+            seed=seed,
         )  # fmt: skip
+        return NumberedBatches(drawn, seed=seed, first=first, every=every)
 
     def held_out(self) -> list[Batch]:
         """The validation part as it is, laid whole on the canvas."""
@@ -242,8 +228,8 @@ class BoxesLesson:
     ) -> tuple[Tensor, dict[str, float]]:
         """See `models.training.Lesson`."""
         images, assigned, targets = batch
-        images = images.to(device, non_blocking=True).float().div_(255).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        images = as_layout(images.to(device, non_blocking=True).float().div_(255), net)
+        with autocast(device, precision):
             raw = net(images)
         targets = {name: value.to(device) for name, value in targets.items()}
         return yolo_loss(raw, assigned.to(device), targets, self.head, weights=WEIGHTS)

@@ -34,7 +34,9 @@ class HeadSpec:
     scales : tuple of str
         What has a predicted uncertainty: "position" and names out of ``params``; "angle" covers cos and sin.
     classes : tuple of str
-        Names of classes, sigmoid each; empty for one kind of object.
+        Names of classes; empty for one kind of object.
+    exclusive : bool
+        True: an object has one class, by softmax; False: any number of them, a sigmoid each.
     reach : float
         Largest offset from the anchor, in cells.
     line_channels : float
@@ -50,6 +52,7 @@ class HeadSpec:
     classes: tuple[str, ...] = ()
     reach: float = 2.0
     line_channels: float = 16.0
+    exclusive: bool = False
 
     @property
     def ndim(self) -> int:
@@ -145,7 +148,9 @@ def decode(values, anchors, priors, spec: HeadSpec):
         "size": xp.exp(log_size) * priors,
         "presence": sigmoid(values[:, spec.slot("presence")][:, 0]),
         "objectness": sigmoid(values[:, spec.slot("objectness")][:, 0]),
-        "classes": sigmoid(values[:, spec.slot("classes")]),
+        "classes": _softmax(values[:, spec.slot("classes")]) if spec.exclusive else sigmoid(
+            values[:, spec.slot("classes")]
+        ),
         "params": values[:, spec.slot("params")],
         "scales": xp.clip(values[:, spec.slot("scales")], *LOG_SCALE_RANGE),
     }
@@ -153,3 +158,11 @@ def decode(values, anchors, priors, spec: HeadSpec):
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-np.clip(x, -60.0, 60.0)))
+
+
+def _softmax(x):
+    """Softmax over the last axis, of numpy arrays and torch tensors alike."""
+    if not isinstance(x, np.ndarray):
+        return x.softmax(-1)
+    grown = np.exp(x - x.max(axis=-1, keepdims=True))
+    return grown / grown.sum(axis=-1, keepdims=True)

@@ -121,10 +121,12 @@ def yolo_loss(
         term = F.binary_cross_entropy_with_logits(objectness[index], quality, reduction="sum")
         parts["objectness"] = w.objectness * term / count
         if spec.classes:
-            term = F.binary_cross_entropy_with_logits(
-                values[index][:, spec.slot("classes")], targets["classes"][row], reduction="none"
-            )
-            parts["classes"] = w.classes * (vote * term.sum(-1)).sum() / count
+            logits, wanted = values[index][:, spec.slot("classes")], targets["classes"][row]
+            if spec.exclusive:
+                term = -(wanted * F.log_softmax(logits, dim=-1)).sum(-1)
+            else:
+                term = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(-1)
+            parts["classes"] = w.classes * (vote * term).sum() / count
         error = (out["params"] - targets["params"][row]).abs()
         importance = targets["param_weight"][row] * vote[:, None]
         angle = [i for i, name in enumerate(spec.params) if name.startswith(("cos", "sin"))]

@@ -32,7 +32,13 @@ class Things:
 
 
 def decode_photographs(
-    raw: np.ndarray, head: HeadSpec, *, least: float = 0.005, overlap: float = 0.45, most: int = 200, quality: float = 0.5
+    raw: np.ndarray,
+    head: HeadSpec,
+    *,
+    least: float = 0.005,
+    overlap: float = 0.45,
+    most: int = 200,
+    quality: float = 0.5,
 ) -> Things:
     """Decode one image's raw map.
 
