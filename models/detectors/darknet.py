@@ -12,6 +12,7 @@ from models.layers import begin_weights
 from models.registry import register_model
 from models.signature import NetworkInput
 from models.yolo.head import HeadSpec
+from survey_io.datasets.coco import CLASSES as COCO_CLASSES
 from survey_io.datasets.voc import CLASSES as VOC_CLASSES
 
 SLOPE = 0.1
@@ -113,6 +114,12 @@ def build_voc_yolo_light(**options) -> PhotographDetector:
 def build_voc_darknet19(**options) -> PhotographDetector:
     """Darknet-19 with three more layers on VOC's 20 classes: 416 px, 48 M parameters."""
     return _darknet19("voc-darknet19", {"classes": VOC_CLASSES, **options})
+
+
+@register_model("coco-darknet19", kind="detector", ndim=2, reads="photograph")
+def build_coco_darknet19(**options) -> PhotographDetector:
+    """Darknet-19 with three more layers on COCO's 80 classes: 416 px, 49 M parameters."""
+    return _darknet19("coco-darknet19", {"classes": COCO_CLASSES, **options})
 
 
 def _darknet19(name: str, options: dict) -> PhotographDetector:

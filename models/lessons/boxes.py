@@ -21,6 +21,7 @@ from models.streams import NumberedBatches, shuffled_rows
 from models.yolo.assign import assign_priors
 from models.yolo.head import HeadSpec
 from models.yolo.loss import LossWeights, yolo_loss
+from survey_io.datasets.coco import read_coco
 from survey_io.datasets.photographs import (
     Photograph,
     PhotographSet,
@@ -48,7 +49,7 @@ class BoxesOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    layout: Literal["voc"] = "voc"
+    layout: Literal["voc", "coco"] = Field("voc", description="layout of the data")
     train: tuple[str, ...] = Field(("2007_trainval", "2012_trainval"), description="splits to train on")
     test: tuple[str, ...] = Field(("2007_test",), description="splits to report on")
     validation_share: float = Field(0.05, gt=0, lt=0.5, description="of the training images, kept to choose by")
@@ -174,10 +175,19 @@ class BoxesLesson:
     def checked(self) -> tuple[Parts, DataReport]:
         """The parts after the check of every image, and what it found."""
         early = DataReport(str(self.options.data))
+        read = {"voc": read_voc, "coco": read_coco}[self.own.layout]
+        unknown = "drop" if self.own.faults == "mend" else "refuse"
         sets = {
-            "train": read_voc(self.options.data, self.own.train, report=early),
-            "test": read_voc(self.options.data, self.own.test, report=early),
+            "train": read(self.options.data, self.own.train, report=early, unknown=unknown),
+            "test": read(self.options.data, self.own.test, report=early, unknown=unknown),
         }
+        for one in sets.values():
+            if one.classes != self.head.classes:
+                raise OptionError(
+                    f"{self.options.data}: {len(one.classes)} classes ({', '.join(one.classes[:3])}, ...), but the "
+                    f"network answers with {len(self.head.classes)} ({', '.join(self.head.classes[:3])}, ...); expected "
+                    "the same: give model_options.classes"
+                )
         left, report = check_photographs(f"lesson {self.options.lesson}", sets, faults=self.own.faults)
         report.problems[:0] = early.problems
         share = self.own.validation_share
