@@ -7,4 +7,4 @@ light curves may name its ``background``, the class that says that nothing was f
 curve the one least like it is told of.
 """
 
-MODULES = ("molecules", "stellar", "transits")
+MODULES = ("cutouts", "molecules", "stellar", "transits")

@@ -44,8 +44,8 @@ WEIGHTS = LossWeights(
 )
 
 
-class BoxesOptions(BaseModel):
-    """Options of the lesson."""
+class PhotographOptions(BaseModel):
+    """Options of lessons on photographs with boxes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -53,10 +53,15 @@ class BoxesOptions(BaseModel):
     train: tuple[str, ...] = Field(("2007_trainval", "2012_trainval"), description="splits to train on")
     test: tuple[str, ...] = Field(("2007_test",), description="splits to report on")
     validation_share: float = Field(0.05, gt=0, lt=0.5, description="of the training images, kept to choose by")
-    first_size: int = Field(0, ge=0, description="side at the beginning, px, growing to the network's; 0: its own")
-    mosaic: float = Field(0.2, ge=0, le=1, description="share of training images put together of four")
     faults: Literal["mend", "refuse"] = Field("mend", description="what to do with faulty images and boxes")
     memory_megabytes: int = Field(1500, ge=0, description="decoded images kept in memory; the others are read anew")
+
+
+class BoxesOptions(PhotographOptions):
+    """Options of the lesson ``boxes``."""
+
+    first_size: int = Field(0, ge=0, description="side at the beginning, px, growing to the network's; 0: its own")
+    mosaic: float = Field(0.2, ge=0, le=1, description="share of training images put together of four")
 
 
 # What a batch holds: images (B, 3, H, W) uint8, assigned (B, boxes, *grid), and the targets of models.yolo.loss.
@@ -162,42 +167,53 @@ class Parts:
     test: PhotographSet
 
 
+def read_parts(options: TrainOptions, own: PhotographOptions, classes: tuple[str, ...]) -> tuple[Parts, DataReport]:
+    """Read and check the photographs of a recipe; classes are those that the network answers with.
+
+    Raises
+    ------
+    OptionError
+        When no data is given, or it has other classes.
+    InputError
+        As `survey_io.datasets.voc.read_voc`.
+    """
+    if options.data is None:
+        raise OptionError(
+            f"lesson {options.lesson!r}: no data given; expected --data DIR with the layout of VOC or COCO in it"
+        )
+    early = DataReport(str(options.data))
+    read = {"voc": read_voc, "coco": read_coco}[own.layout]
+    unknown = "drop" if own.faults == "mend" else "refuse"
+    sets = {
+        name: read(options.data, splits, report=early, unknown=unknown)
+        for name, splits in (("train", own.train), ("test", own.test))
+    }
+    for one in sets.values():
+        if one.classes != classes:
+            raise OptionError(
+                f"{options.data}: {len(one.classes)} classes ({', '.join(one.classes[:3])}, ...), but the network "
+                f"answers with {len(classes)} ({', '.join(classes[:3])}, ...); expected the same: give "
+                "model_options.classes"
+            )
+    left, report = check_photographs(f"lesson {options.lesson}", sets, faults=own.faults)
+    report.problems[:0] = early.problems
+    share = own.validation_share
+    parts = split_by_name(left["train"].items, (("validation", share), ("train", 1 - share)))
+    train, validation = (PhotographSet(classes, tuple(parts[name])) for name in ("train", "validation"))
+    return Parts(train, validation, left["test"]), report
+
+
 class BoxesLesson:
     """How a detector of things on photographs is trained: see `models.training.Lesson`."""
 
     def __init__(self, net: nn.Module, options: TrainOptions):
-        if options.data is None:
-            raise OptionError("lesson 'boxes': no data given; expected --data DIR with the layout of VOC or COCO in it")
         self.head, self.size, self.options = net.head, net.size, options
         self.own = lesson_options(BoxesOptions, options)
 
     @cached_property
     def checked(self) -> tuple[Parts, DataReport]:
         """The parts after the check of every image, and what it found."""
-        early = DataReport(str(self.options.data))
-        read = {"voc": read_voc, "coco": read_coco}[self.own.layout]
-        unknown = "drop" if self.own.faults == "mend" else "refuse"
-        sets = {
-            "train": read(self.options.data, self.own.train, report=early, unknown=unknown),
-            "test": read(self.options.data, self.own.test, report=early, unknown=unknown),
-        }
-        for one in sets.values():
-            if one.classes != self.head.classes:
-                raise OptionError(
-                    f"{self.options.data}: {len(one.classes)} classes ({', '.join(one.classes[:3])}, ...), but the "
-                    f"network answers with {len(self.head.classes)} ({', '.join(self.head.classes[:3])}, ...); expected "
-                    "the same: give model_options.classes"
-                )
-        left, report = check_photographs(f"lesson {self.options.lesson}", sets, faults=self.own.faults)
-        report.problems[:0] = early.problems
-        share = self.own.validation_share
-        parts = split_by_name(left["train"].items, (("validation", share), ("train", 1 - share)))
-        classes = left["train"].classes
-        made = Parts(
-            PhotographSet(classes, tuple(parts["train"])), PhotographSet(classes, tuple(parts["validation"])),
-            left["test"],
-        )  # fmt: skip
-        return made, report
+        return read_parts(self.options, self.own, self.head.classes)
 
     @property
     def parts(self) -> Parts:

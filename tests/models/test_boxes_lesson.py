@@ -105,7 +105,10 @@ def test_unknown_options_and_missing_data_are_one_line(make_voc, tmp_path) -> No
     with pytest.raises(OptionError, match="did you mean 'mosaic'"):
         build(settings.model_copy(update={"lesson_options": {"mosiac": 1}}))
     with pytest.raises(OptionError, match="--data"):
-        build(settings.model_copy(update={"data": None}))
+        build(settings.model_copy(update={"data": None}))[1].check()
+    other = settings.model_copy(update={"model_options": {**SMALL, "classes": ["cat", "dog"]}})
+    with pytest.raises(OptionError, match=r"20 classes .* answers with 2 \(cat, dog"):
+        build(other)[1].check()
 
 
 def test_shapes_are_learned(make_voc, tmp_path) -> None:
