@@ -30,11 +30,17 @@ def resolve_model(options: DetectOptions, ndim: int) -> DetectOptions:
     if not needs_weights(exact) and get_model(exact).ndim == ndim:
         return options
     name = exact if not is_path(exact) and exact in list_models() else read_card(find_weights(exact)).model
-    reads = get_model(name).ndim
-    if reads != ndim:
-        fitting = ", ".join(list_models(kind="detector", ndim=ndim))
-        cube = " (a cube has a spectral axis of 2 channels or more)" if reads == 3 else ""
+    entry = get_model(name)
+    fitting = ", ".join(one for one in list_models(kind="detector", ndim=ndim) if get_model(one).reads != "photograph")
+    if entry.kind != "detector":
         raise OptionError(
-            f"model {options.model!r} reads {_DATA[reads]}, and these are {_DATA[ndim]}{cube}: use one of {fitting}"
+            f"model {options.model!r} classifies, it does not detect: use 'skysift classify', or one of {fitting}"
+        )
+    if entry.reads == "photograph":
+        raise OptionError(f"model {options.model!r} reads photographs, and this is a map of the sky: use one of {fitting}")
+    if entry.ndim != ndim:
+        cube = " (a cube has a spectral axis of 2 channels or more)" if entry.ndim == 3 else ""
+        raise OptionError(
+            f"model {options.model!r} reads {_DATA[entry.ndim]}, and these are {_DATA[ndim]}{cube}: use one of {fitting}"
         )
     return options
