@@ -37,10 +37,11 @@ def resolve_model(options: DetectOptions, ndim: int) -> DetectOptions:
             f"model {options.model!r} classifies, it does not detect: use 'skysift classify', or one of {fitting}"
         )
     if entry.reads == "photograph":
-        raise OptionError(f"model {options.model!r} reads photographs, and this is a map of the sky: use one of {fitting}")
+        raise OptionError(f"model {options.model!r} reads photographs, these are maps of the sky: use one of {fitting}")
     if entry.ndim != ndim:
         cube = " (a cube has a spectral axis of 2 channels or more)" if entry.ndim == 3 else ""
         raise OptionError(
-            f"model {options.model!r} reads {_DATA[entry.ndim]}, and these are {_DATA[ndim]}{cube}: use one of {fitting}"
+            f"model {options.model!r} reads {_DATA[entry.ndim]}, and these are {_DATA[ndim]}{cube}: use one of "
+            f"{fitting}"
         )
     return options

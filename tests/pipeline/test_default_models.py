@@ -23,7 +23,7 @@ def test_auto_is_the_shipped_detector_of_so_many_dimensions(ndim, name) -> None:
 
 
 def test_what_does_not_fit_is_answered_with_what_does() -> None:
-    with pytest.raises(OptionError, match=r"reads cubes .*, and these are images.*use one of light, sdc1, threshold"):
+    with pytest.raises(OptionError, match=r"reads cubes, and these are images.*use one of light, sdc1, threshold"):
         resolve_model(DetectOptions(model="light3d"), 2)
     with pytest.raises(OptionError, match=r"classifies, it does not detect.*one of line-clip, lines"):
         resolve_model(DetectOptions(model="stellar"), 1)
