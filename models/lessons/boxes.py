@@ -206,6 +206,8 @@ def read_parts(options: TrainOptions, own: PhotographOptions, classes: tuple[str
 class BoxesLesson:
     """How a detector of things on photographs is trained: see `models.training.Lesson`."""
 
+    input_scaling = "RGB of 0 to 1, the whole image laid on a grey square canvas with its aspect kept"
+
     def __init__(self, net: nn.Module, options: TrainOptions):
         self.head, self.size, self.options = net.head, net.size, options
         self.own = lesson_options(BoxesOptions, options)
@@ -219,6 +221,11 @@ class BoxesLesson:
     def parts(self) -> Parts:
         """Photographs to train on, to choose by and to report on."""
         return self.checked[0]
+
+    @property
+    def description(self) -> str:
+        """What is trained on, for the card."""
+        return f"{len(self.parts.train):,} photographs of {', '.join(self.own.train)} in the layout of {self.own.layout}"
 
     def check(self) -> DataReport:
         """Every image and box looked at."""
