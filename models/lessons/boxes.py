@@ -225,7 +225,8 @@ class BoxesLesson:
     @property
     def description(self) -> str:
         """What is trained on, for the card."""
-        return f"{len(self.parts.train):,} photographs of {', '.join(self.own.train)} in the layout of {self.own.layout}"
+        splits = ", ".join(self.own.train)
+        return f"{len(self.parts.train):,} photographs of {splits} in the layout of {self.own.layout}"
 
     def check(self) -> DataReport:
         """Every image and box looked at."""
