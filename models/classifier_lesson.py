@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset
 
 from models.answers import LOG_SCALE_RANGE, Answers
 from models.precision import autocast
+from models.streams import my_numbers
 
 # Inputs and targets of a batch. The targets are "classes" (B, K), 0 to 1; optionally "class_weight" (B, K), 0 where a
 # class is neither demanded nor punished; "values" (B, V) in the network's terms with "value_weight" (B, V).
@@ -34,7 +36,12 @@ class Examples:
 
     @abstractmethod
     def draw(self, count: int, rng: np.random.Generator) -> Arrays:
-        """A batch to train on, augmented or newly simulated."""
+        """A batch to train on, augmented or newly simulated; it depends on ``rng`` only."""
+
+    def numbered(self, count: int, *, seed: int, first: int, every: int) -> Iterator[Arrays]:
+        """The batches first, first + every, ... to train on, each of which depends on the seed and its number only."""
+        for number in itertools.count(first, every):
+            yield self.draw(count, np.random.default_rng([seed, number]))
 
     @abstractmethod
     def fixed(self, part: str) -> Arrays:
@@ -45,17 +52,15 @@ class Examples:
 
 
 class DrawnBatches(IterableDataset):
-    """Endless batches of examples; two of one seed are equal."""
+    """Endless batches of examples by their numbers, as `models.streams.NumberedBatches`; two of one seed are equal."""
 
-    def __init__(self, examples: Examples, *, batch: int, seed: int):
+    def __init__(self, examples: Examples, *, batch: int, seed: int, first: int = 0, every: int = 1):
         super().__init__()
-        self.examples, self.batch, self.seed = examples, batch, seed
+        self.examples, self.batch, self.seed, self.first, self.every = examples, batch, seed, first, every
 
     def __iter__(self) -> Iterator[Batch]:
-        worker = get_worker_info()
-        rng = np.random.default_rng([self.seed, 0 if worker is None else worker.id])
-        while True:
-            yield to_tensors(self.examples.draw(self.batch, rng))
+        first, every = my_numbers(self.first, self.every)
+        yield from map(to_tensors, self.examples.numbered(self.batch, seed=self.seed, first=first, every=every))
 
 
 def to_tensors(arrays: Arrays) -> Batch:
@@ -113,9 +118,9 @@ class ClassifierLesson:
     def __init__(self, examples: Examples, answers: Answers, *, batch: int):
         self.examples, self.answers, self.batch = examples, answers, batch
 
-    def batches(self, *, seed: int) -> DrawnBatches:
+    def batches(self, *, seed: int, first: int = 0, every: int = 1) -> DrawnBatches:
         """See `models.training.Lesson`."""
-        return DrawnBatches(self.examples, batch=self.batch, seed=seed)
+        return DrawnBatches(self.examples, batch=self.batch, seed=seed, first=first, every=every)
 
     def held_out(self) -> list[Batch]:
         """The validation part in batches."""

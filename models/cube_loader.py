@@ -239,14 +239,20 @@ class CubeFields(PooledFields):
         Of a cube of the pool.
     templates : Path, optional
         As `draw_model`.
+    first, every : int
+        Numbers of the batches: see `models.streams.NumberedBatches`.
     """
 
     def __init__(
         self, spec: HeadSpec, *, batch: int, size: tuple[int, int, int], seed: int, pool: int = 40, renew: int = 6,
         cube_shape: tuple[int, int, int] = (256, 112, 112), templates: Path | None = None,
+        first: int = 0, every: int = 1,
     ):  # fmt: skip
         grid = tuple(n // s for n, s in zip(size, spec.stride, strict=True))
-        super().__init__(batch=batch, seed=seed, assigned=(spec.boxes, *grid), first=4, pool=pool, renew=renew)
+        super().__init__(
+            batch=batch, seed=seed, assigned=(spec.boxes, *grid), at_first=4, pool=pool, renew=renew,
+            first=first, every=every,
+        )  # fmt: skip
         self.spec, self.size, self.templates = spec, tuple(size), templates
         self.cube_shape = tuple(max(c, n + 16) for c, n in zip(cube_shape, self.size, strict=True))
         per_axis = [len({anchor[axis] for anchor in spec.anchors}) for axis in range(3)]

@@ -29,9 +29,9 @@ class DetectorLesson:
     def __init__(self, head: HeadSpec, options: TrainOptions):
         self.head, self.options = head, options
 
-    def batches(self, *, seed: int) -> SkyFields | CubeFields:
+    def batches(self, *, seed: int, first: int = 0, every: int = 1) -> SkyFields | CubeFields:
         """See `models.training.Lesson`."""
-        return make_fields(self.head, self.options, seed=seed, pool=self.options.pool)
+        return make_fields(self.head, self.options, seed=seed, pool=self.options.pool, first=first, every=every)
 
     def held_out(self) -> list[Batch]:
         """Fields of skies of another seed; the first are left out, which come while the pool is small."""
@@ -49,13 +49,14 @@ class DetectorLesson:
         draw_predictions(net, batch, path)
 
 
-def make_fields(head: HeadSpec, options: TrainOptions, *, seed: int, pool: int) -> SkyFields | CubeFields:
+def make_fields(
+    head: HeadSpec, options: TrainOptions, *, seed: int, pool: int, first: int = 0, every: int = 1
+) -> SkyFields | CubeFields:
     """Endless batches for a head of two (sky) or three dimensions (cubes)."""
+    common = {"batch": options.batch, "seed": seed, "pool": pool, "first": first, "every": every}
     if head.ndim == 3:
-        return CubeFields(
-            head, batch=options.batch, size=options.cube_size, seed=seed, pool=pool, templates=options.templates
-        )
-    return SkyFields(head, batch=options.batch, size=options.size, seed=seed, pool=pool)
+        return CubeFields(head, size=options.cube_size, templates=options.templates, **common)
+    return SkyFields(head, size=options.size, **common)
 
 
 def batch_loss(net: nn.Module, batch: tuple, device: torch.device, precision: str) -> tuple[Tensor, dict[str, float]]:

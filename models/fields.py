@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset
 
 from models.beam import beam_vector
+from models.streams import my_numbers
 
 Batch = tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]
+# What the random numbers of a seed, stream and count are for.
+_SKY, _SLOT, _FIELDS = 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -45,20 +49,30 @@ class Field:
 class PooledFields(IterableDataset):
     """A pool of skies is kept and slowly renewed; every field is cut out of one of them.
 
+    Each loader process of each training process has a pool of its own. Which skies it holds at a batch depends on the
+    seed, on the pool's place among so many, and on the batch's number only, and so does each sky: a run that goes on
+    with as many processes draws those again that it needs, one after the other, and gets the same batches.
+
     Parameters
     ----------
     batch, seed : int
         Fields per batch; two loaders of one seed give the same batches.
     assigned : tuple of int
         (boxes, *grid) of a field's assignment.
-    first, pool, renew : int
+    at_first, pool, renew : int
         Skies before the first batch, skies kept, and batches after which one is replaced.
+    first, every : int
+        Numbers of the batches: see `models.streams.NumberedBatches`.
     """
 
-    def __init__(self, *, batch: int, seed: int, assigned: tuple[int, ...], first: int, pool: int, renew: int):
+    def __init__(
+        self, *, batch: int, seed: int, assigned: tuple[int, ...], at_first: int, pool: int, renew: int,
+        first: int = 0, every: int = 1,
+    ):  # fmt: skip
         super().__init__()
         self.batch, self.seed, self.assigned = batch, seed, assigned
-        self.first, self.pool, self.renew = first, pool, renew
+        self.at_first, self.pool, self.renew = at_first, pool, renew
+        self.first, self.every = first, every
 
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> Any:
@@ -69,22 +83,29 @@ class PooledFields(IterableDataset):
         """A field of one of its members."""
 
     def __iter__(self) -> Iterator[Batch]:
-        worker = get_worker_info()
-        rng = np.random.default_rng([self.seed, 0 if worker is None else worker.id])
-        skies: list[Any] = []
-        step = 0
-        while True:
-            # The pool fills while training runs, so that the first step does not wait for it.
-            if len(skies) < self.first:
-                skies += [self.draw(rng) for _ in range(self.first - len(skies))]
-            elif len(skies) < self.pool:
-                skies.append(self.draw(rng))
-            elif step % self.renew == 0:
-                skies[int(rng.integers(len(skies)))] = self.draw(rng)
-            yield self.make_batch(skies, rng)
-            step += 1
+        number, pools = my_numbers(self.first, self.every)
+        stream, begin = number % pools, number // pools
 
-    def make_batch(self, skies: list[Any], rng: np.random.Generator) -> Batch:
+        def random(count: int, use: int) -> np.random.Generator:
+            return np.random.default_rng([self.seed, stream, count, use])
+
+        # Numbers of the skies in the pool; as it fills while training runs, the first step does not wait for it.
+        members: list[int] = []
+        drawn = 0
+        skies = _Skies(lambda member: self.draw(random(member, _SKY)))
+        for step in itertools.count():
+            new = max(self.at_first - len(members), int(len(members) < self.pool))
+            if new:
+                members += range(drawn, drawn + new)
+            elif step % self.renew == 0:
+                members[int(random(step, _SLOT).integers(len(members)))] = drawn
+                new = 1
+            drawn += new
+            if step >= begin:
+                skies.hold(members)
+                yield self.make_batch(skies, random(step, _FIELDS))
+
+    def make_batch(self, skies: Sequence[Any], rng: np.random.Generator) -> Batch:
         """S/N (B, 1, *sides), beams (B, 4), assignment (B, boxes, *grid) and targets of one batch."""
         images, beams, assigned, rows = [], [], [], []
         offset = 0
@@ -108,3 +129,26 @@ class PooledFields(IterableDataset):
             torch.from_numpy(np.stack(assigned).astype(np.int64)),
             targets,
         )
+
+
+class _Skies(Sequence):
+    """The skies of a pool by their slots, each drawn when it is first looked at: some are replaced before."""
+
+    def __init__(self, draw: Callable[[int], Any]):
+        self.draw, self.members = draw, []
+        self.drawn: dict[int, Any] = {}
+
+    def hold(self, members: list[int]) -> None:
+        """Have these members, and forget those that were drawn of others."""
+        self.members = members
+        for member in set(self.drawn) - set(members):
+            del self.drawn[member]
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __getitem__(self, slot: int) -> Any:
+        member = self.members[slot]
+        if member not in self.drawn:
+            self.drawn[member] = self.draw(member)
+        return self.drawn[member]

@@ -28,11 +28,14 @@ class LineLesson:
     def __init__(self, head: HeadSpec, options: TrainOptions):
         self.head, self.options = head, options
 
-    def batches(self, *, seed: int) -> SpectrumFields:
+    def batches(self, *, seed: int, first: int = 0, every: int = 1) -> SpectrumFields:
         """See `models.training.Lesson`."""
         options = self.options
         # A spectrum takes far less memory than a sky, and there are few fields in one.
-        return SpectrumFields(self.head, batch=options.batch, size=options.channels, seed=seed, pool=2 * options.pool)
+        return SpectrumFields(
+            self.head, batch=options.batch, size=options.channels, seed=seed, pool=2 * options.pool, first=first,
+            every=every,
+        )  # fmt: skip
 
     def held_out(self) -> list[Batch]:
         """Fields of spectra of another seed."""

@@ -153,11 +153,19 @@ class SpectrumFields(PooledFields):
         Two loaders of one seed give the same batches.
     pool, renew : int
         Spectra kept, and batches after which one is replaced.
+    first, every : int
+        Numbers of the batches: see `models.streams.NumberedBatches`.
     """
 
-    def __init__(self, spec: HeadSpec, *, batch: int, size: int, seed: int, pool: int = 128, renew: int = 1):
+    def __init__(
+        self, spec: HeadSpec, *, batch: int, size: int, seed: int, pool: int = 128, renew: int = 1,
+        first: int = 0, every: int = 1,
+    ):  # fmt: skip
         grid = (size // spec.stride[0],)
-        super().__init__(batch=batch, seed=seed, assigned=(spec.boxes, *grid), first=16, pool=pool, renew=renew)
+        super().__init__(
+            batch=batch, seed=seed, assigned=(spec.boxes, *grid), at_first=16, pool=pool, renew=renew,
+            first=first, every=every,
+        )  # fmt: skip
         self.spec, self.size = spec, size
         self.anchors = spec.anchor_positions(grid).reshape(-1, 1)
 

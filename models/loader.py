@@ -142,14 +142,19 @@ class SkyFields(PooledFields):
         Two loaders of one seed give the same batches.
     pool, sky_size, renew : int
         Skies kept, their side in px, and batches after which one is replaced.
+    first, every : int
+        Numbers of the batches: see `models.streams.NumberedBatches`.
     """
 
     def __init__(
         self, spec: HeadSpec, *, batch: int, size: int, seed: int,
-        pool: int = 64, sky_size: int = 640, renew: int = 6,
+        pool: int = 64, sky_size: int = 640, renew: int = 6, first: int = 0, every: int = 1,
     ):  # fmt: skip
         grid = tuple(size // s for s in spec.stride)
-        super().__init__(batch=batch, seed=seed, assigned=(spec.boxes, *grid), first=8, pool=pool, renew=renew)
+        super().__init__(
+            batch=batch, seed=seed, assigned=(spec.boxes, *grid), at_first=8, pool=pool, renew=renew,
+            first=first, every=every,
+        )  # fmt: skip
         self.spec, self.size, self.sky_size = spec, size, max(sky_size, size + 64)
         self.anchors = spec.anchor_positions(grid).reshape(-1, spec.ndim)
         # Half the diagonal between anchors: no source falls between them.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +22,8 @@ HELD_OUT = {"validation": (1200, 770_101), "test": (2000, 880_101)}
 # To search a curve for periods takes twenty times as long as to learn from it: a curve is drawn this often on average,
 # out of a store of the last so many, each time as one of its four mirror images.
 REPEATS, STORE = 6, 3000
+# What the random numbers of a seed, stream and count are for.
+_BATCHES, _CURVES = 1, 2
 
 
 class TransitExamples(Examples):
@@ -39,33 +43,38 @@ class TransitExamples(Examples):
 
     def __init__(self, net: nn.Module, *, model: TransitModel | None = None):
         self.prepare, self.answers, self.model = net.prepare, net.answers, model or TransitModel()
-        self._rng: np.random.Generator | None = None
 
     def draw(self, count: int, rng: np.random.Generator) -> Arrays:
-        """See `Examples`; curves are kept for as long as the same generator is given."""
-        if rng is not self._rng:
-            self._rng, self._store, self._next = rng, None, 0
-        fresh = count if self._store is None else -(-count // REPEATS)
-        self._keep(self.encode([draw_light_curve(self.model, rng) for _ in range(fresh)]))
-        rows = rng.integers(0, min(self._next, STORE), count)
-        inputs, targets = self._store
-        backwards, swapped = rng.random(2) < 0.5
-        given = mirror(inputs[rows].astype(np.float32), backwards=backwards, swapped=swapped)
-        return (given,), {name: values[rows] for name, values in targets.items()}
+        """See `Examples`."""
+        return self.encode([draw_light_curve(self.model, rng) for _ in range(count)])
 
-    def _keep(self, fresh: Arrays) -> None:
-        (inputs,), targets = fresh
-        if self._store is None:
-            # Half the digits are enough for what is compressed, and half the memory: 100 MB.
-            self._store = (
-                np.zeros((STORE, *inputs.shape[1:]), np.float16),
-                {name: np.zeros((STORE, *values.shape[1:]), np.float32) for name, values in targets.items()},
-            )
-        rows = (self._next + np.arange(len(inputs))) % STORE
-        self._store[0][rows] = inputs
-        for name, values in targets.items():
-            self._store[1][name][rows] = values
-        self._next += len(inputs)
+    def numbered(self, count: int, *, seed: int, first: int, every: int) -> Iterator[Arrays]:
+        """See `Examples`: each batch is out of the last curves of its stream, of which `REPEATS`-fold fewer are new.
+
+        A curve is drawn by its number in the stream when it is first needed, so that a run which goes on has the same
+        curves; its first batches take as long as without a store.
+        """
+        stream, begin = first % every, first // every
+        # Half the digits are enough for what is compressed, and half the memory: 100 MB.
+        store: dict[int, tuple[np.ndarray, dict[str, np.ndarray]]] = {}
+        for step in itertools.count(begin):
+            end = count + step * -(-count // REPEATS)
+            rng = np.random.default_rng([seed, stream, step, _BATCHES])
+            rows = rng.integers(max(end - STORE, 0), end, count).tolist()
+            new = [row for row in dict.fromkeys(rows) if row not in store]
+            if new:
+                randoms = [np.random.default_rng([seed, stream, row, _CURVES]) for row in new]
+                (inputs,), targets = self.encode([draw_light_curve(self.model, one) for one in randoms])
+                for place, row in enumerate(new):
+                    values = {name: one[place] for name, one in targets.items()}
+                    store[row] = inputs[place].astype(np.float16), values
+            for row in [row for row in store if row < end - STORE]:
+                del store[row]
+            chosen = [store[row] for row in rows]
+            given = np.stack([one for one, _ in chosen]).astype(np.float32)
+            backwards, swapped = rng.random(2) < 0.5
+            given = mirror(given, backwards=backwards, swapped=swapped)
+            yield (given,), {name: np.stack([one[name] for _, one in chosen]) for name in chosen[0][1]}
 
     def encode(self, curves: list[LightCurve]) -> Arrays:
         """Inputs and targets of light curves; "snr" is that of the transits or eclipses, for scores."""

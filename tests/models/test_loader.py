@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import map_coordinates
+from torch.utils.data import DataLoader
 
 from models.beam import beam_vector
 from models.detectors.light import LightDetector
@@ -206,3 +209,19 @@ def test_the_pool_fills_and_is_renewed() -> None:
     beams = np.concatenate([next(source)[1].numpy() for _ in range(40)])
     # Mirrored beams are alike in size; more sizes than the pool holds means that it was renewed.
     assert len(np.unique(np.round(beams[:, :2], 4), axis=0)) > 12
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_come_again_from_any_number_on(workers: int) -> None:
+    def batches(count: int, first: int) -> list:
+        # The pool fills, and is renewed before the fifth batch.
+        fields = SkyFields(HEAD, batch=2, size=64, seed=1, sky_size=128, pool=10, renew=2, first=first)
+        loader = DataLoader(fields, batch_size=None, num_workers=workers)
+        return list(itertools.islice(loader, count))
+
+    whole = batches(8, 0)
+    assert len({float(batch[0].sum()) for batch in whole}) == 8
+    for number in (5, 6):
+        for before, again in zip(whole[number:], batches(8 - number, number), strict=True):
+            assert all(torch.equal(one, other) for one, other in zip(before[:3], again[:3], strict=True))
+            assert all(torch.equal(before[3][name], again[3][name]) for name in before[3])
