@@ -128,7 +128,7 @@ def start_from(net: nn.Module, path: str | os.PathLike[str], *, partial: bool = 
         f"{name} (expected {tuple(value.shape)}, came {tuple(came[name].shape) if name in came else 'none'})"
         for name, value in own.items() if name not in taken
     ]  # fmt: skip
-    extra = [name for name in came if name not in own]
+    extra = sorted(set(came) - set(own))
     parts = [f"{len(taken)} of {len(own)} tensors fit"]
     parts += [f"do not: {_some(left)}"] if left else []
     parts += [f"unknown to the network: {_some(extra)}"] if extra else []

@@ -120,7 +120,7 @@ class Processes:
 
 @contextmanager
 def joined(options: TrainOptions) -> Iterator[Processes]:
-    """Join the other processes of a training, where there are any.
+    """Join the other processes of a training, where there are any, until the end of the block; blocks may be nested.
 
     Raises
     ------
@@ -139,9 +139,14 @@ def joined(options: TrainOptions) -> Iterator[Processes]:
                 "start fewer, or train with device cpu"
             )
         torch.cuda.set_device(device)
+    if dist.is_initialized():
+        yield Processes(dist.get_rank(), dist.get_world_size(), device)
+        return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), device)
+        # Process 0 holds what the others meet by, and must not leave before them.
+        dist.barrier()
     finally:
         dist.destroy_process_group()
 

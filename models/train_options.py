@@ -92,6 +92,8 @@ class TrainOptions(BaseModel):
             raise ValueError(f"milestones: expected rising shares of the run between 0 and 1, got {self.milestones}")
         if any(not 0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas: expected two decays from 0 to below 1, got {self.betas}")
+        if self.optimiser == "nesterov" and not self.momentum:
+            raise ValueError("momentum: optimiser nesterov expects one above 0, got 0: take sgd instead")
         if wrong := {name: one for name, one in self.layer_rates.items() if one < 0}:
             raise ValueError(f"layer_rates: expected factors of 0 or more, got {wrong}")
         return self

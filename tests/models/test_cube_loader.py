@@ -86,7 +86,7 @@ def test_batches_are_whole_and_repeat(head):
         source = iter(fields)
         return [next(source) for _ in range(2)]
 
-    one, same, other = first(1), first(1), first(2)
+    one, same, other = first(3), first(3), first(2)
     snr, beam, assigned, targets = one[1]
     assert snr.shape == (3, 1, 64, 24, 24) and beam.shape == (3, 4) and torch.isfinite(snr).all()
     assert assigned.shape == (3, head.boxes, 8, 6, 6)

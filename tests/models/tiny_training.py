@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import models.lessons
 import models.registry
+from models.distributed import is_main, joined, launched
 from models.precision import autocast
 from models.streams import NumberedBatches
 from models.training import TrainOptions, train
@@ -103,6 +104,46 @@ def work(options: TrainOptions, *, report: Callable[[str], None] = print) -> Pat
     """Train in a process that knows nothing yet."""
     register(dict.__setitem__)
     return train(options, report=report)
+
+
+def work_in_parts(options: TrainOptions, *, report: Callable[[str], None] = print) -> Path:
+    """Train to the end, and once more in two parts in a folder within."""
+    options = options.model_copy(update={"schedule": "constant"})
+    parts = options.model_copy(update={"output": options.output / "parts", "resume": True})
+    with joined(options):
+        path = work(options, report=report)
+        train(parts.model_copy(update={"steps": options.steps // 2}), report=report)
+        train(parts, report=report)
+    return path
+
+
+def averages(options: TrainOptions, *, report: Callable[[str], None]) -> Path:
+    """What two processes tell each other, checked in each of them."""
+    with joined(options) as processes:
+        assert launched() and is_main() == processes.main == (os.environ["RANK"] == "0")
+        net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 1), nn.BatchNorm1d(1))
+        torch.manual_seed(processes.rank)
+        with torch.no_grad():
+            net[0].weight.copy_(torch.full((2, 2), 1.0 + processes.rank))
+        processes.share(net)
+        assert torch.equal(net[0].weight, torch.ones(2, 2))
+        net[3].eval()
+        for layer in (net[1], net[3]):
+            layer.running_mean.fill_(float(processes.rank))
+        net[0].weight.grad = torch.full((2, 2), 1.0 + 2 * processes.rank)
+        if processes.rank:
+            net[0].bias.grad = torch.ones(2)
+        processes.average(net)
+        assert torch.equal(net[0].weight.grad, torch.full((2, 2), 2.0))
+        # A gradient of one process only counts as 0 in the other; one of none stays none.
+        assert torch.equal(net[0].bias.grad, torch.full((2,), 0.5)) and net[2].weight.grad is None
+        assert torch.equal(net[1].running_mean, torch.full((2,), 0.5))
+        # Statistics that are held are left alone.
+        assert torch.equal(net[3].running_mean, torch.full((1,), float(processes.rank)))
+        assert processes.agree(10.0 + processes.rank) == 10.0
+        assert processes.gather({"rank": processes.rank}) == [{"rank": 0}, {"rank": 1}]
+        report(f"process {processes.rank} of {processes.count}")
+        return Path(f"rank{processes.rank}")
 
 
 if __name__ == "__main__":
