@@ -30,7 +30,8 @@ def export(
 
     The graph of a detector has inputs ``snr`` (batch, 1, height, width), with the channels before the height for cubes,
     and ``beam`` (batch, 4), with any batch and sides (multiples of the stride); that of a classifier has ``spectrum``
-    (batch, channels, bins of its grid). The output is ``raw``; all are float32. Batch normalisation is folded.
+    (batch, channels, bins of its grid), or ``image`` (batch, colours, height, width) of 0 to 1. The output is ``raw``;
+    all are float32. Batch normalisation is folded.
 
     Parameters
     ----------
@@ -100,7 +101,10 @@ def describe(module: nn.Module) -> dict[str, Any]:
         return {
             "stride": list(module.head.stride), "receptive_field": module.receptive_field, "head": asdict(module.head)
         }  # fmt: skip
-    return {"answers": asdict(module.answers), "grid": asdict(module.grid)}
+    told: dict[str, Any] = {"answers": {**asdict(module.answers), "classes": list(module.answers.classes)}}
+    if hasattr(module, "grid"):
+        return {**told, "grid": asdict(module.grid)}
+    return {**told, "image": {"side": module.side, "channels": module.channels, "values": "0 to 1, the central part"}}
 
 
 def _disagreement(module: nn.Module, path: Path, run: Callable[..., np.ndarray]) -> float:

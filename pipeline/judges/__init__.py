@@ -22,7 +22,7 @@ __all__ = ["Comparison", "Evaluation", "Judge", "compare", "get_judge", "judge_n
 Judge = Callable[..., Evaluation]
 
 # Files of this folder that register judges, imported when one is first asked for.
-MODULES: tuple[str, ...] = ("boxes", "cutouts")
+MODULES: tuple[str, ...] = ("boxes", "cutouts", "images", "votes")
 _judges: dict[str, Judge] = {}
 
 
