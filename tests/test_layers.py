@@ -15,7 +15,7 @@ OWNERS = {
     "astropy.io": ("survey_io",),
     "fitsio": ("survey_io",),
     "spectral_cube": ("survey_io",),
-    "PIL": ("survey_io",),
+    "PIL": ("survey_io", "models"),
     "specutils": ("survey_io/spectra_library.py",),
     "astropy": ("survey_io", "pipeline"),
     "torch": ("models", "pipeline/train.py"),

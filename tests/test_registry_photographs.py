@@ -13,6 +13,13 @@ DETECTORS = list_models(kind="detector", reads="photograph")
 OTHER_ENGINES = [name for name in available_engines() if name != "torch"]
 
 
+def build(name):
+    """A model as it comes; one with a factor of its filters takes a quarter of them: the same layers, faster."""
+    entry = get_model(name)
+    net = entry.build()
+    return entry.build(widths=0.25) if "widths" in net.options else net
+
+
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
@@ -47,12 +54,13 @@ def photographs(net, count):
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_classifier_answers_as_promised_and_is_rebuilt_by_its_options(name):
-    net = get_model(name).build().eval()
-    pixels = np.random.default_rng(0).integers(0, 256, (3, net.side + 7, net.side + 7, net.channels), dtype=np.uint8)
+    net = build(name).eval()
+    channels, side, _ = network_inputs(net)[0].shape
+    pixels = np.random.default_rng(0).integers(0, 256, (3, side, side, channels), dtype=np.uint8)
     given = net.prepare(pixels)
     assert given.dtype == np.float32 and given.shape == (3, *network_inputs(net)[0].shape)
     assert given.min() >= 0 and given.max() <= 1
-    assert given[0, 0, 0, 0] == np.float32(pixels[0, 3, 3, 0] / 255)
+    assert given[0, 0, 2, 5] == np.float32(pixels[0, 2, 5, 0] / 255)
     with torch.inference_mode():
         raw = net(torch.from_numpy(given))
     assert raw.shape == (3, net.answers.outputs) and torch.isfinite(raw).all()
@@ -62,14 +70,14 @@ def test_classifier_answers_as_promised_and_is_rebuilt_by_its_options(name):
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_classifier_learns(name):
     torch.manual_seed(0)
-    net = get_model(name).build()
+    net = build(name)
     losses = a_few_steps(net, photographs(net, 4))
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("name", [name for name in CLASSIFIERS if name != "galaxy-votes"])
+@pytest.mark.parametrize("name", ["digits", "galaxy", "galaxy-course", "photographs"])
 def test_classifier_takes_the_classes_of_its_data(name):
-    net = get_model(name).build()
+    net = build(name)
     net.take_classes([f"class {k}" for k in range(17)])
     again = get_model(name).build(**net.options)
     assert again.answers.classes == net.answers.classes and len(net.answers.classes) == 17
@@ -81,7 +89,7 @@ def test_classifier_takes_the_classes_of_its_data(name):
 @pytest.mark.parametrize("engine", OTHER_ENGINES)
 def test_every_engine_agrees_with_torch_on_classifiers(cache, name, engine):
     torch.manual_seed(0)
-    net = get_model(name).build()
+    net = build(name)
     reference, tested = load_engine("torch", net), load_engine(engine, net)
     for batch in (1, 3):
         given = [one.numpy() for one in photographs(net, batch)]
@@ -93,7 +101,7 @@ def test_every_engine_agrees_with_torch_on_classifiers(cache, name, engine):
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_detector_has_the_promised_shape_and_is_rebuilt_by_its_options(name):
-    net = get_model(name).build().eval()
+    net = build(name).eval()
     given = photographs(net, 2)
     with torch.inference_mode():
         raw = net(*given)
@@ -107,7 +115,7 @@ def test_detector_has_the_promised_shape_and_is_rebuilt_by_its_options(name):
 @pytest.mark.parametrize("name", DETECTORS)
 def test_detector_learns(name):
     torch.manual_seed(0)
-    net = get_model(name).build()
+    net = build(name)
     losses = a_few_steps(net, photographs(net, 2))
     assert losses[-1] < losses[0]
 
@@ -116,7 +124,7 @@ def test_detector_learns(name):
 @pytest.mark.parametrize("engine", OTHER_ENGINES)
 def test_every_engine_agrees_with_torch_on_detectors(cache, name, engine):
     torch.manual_seed(0)
-    net = get_model(name).build()
+    net = build(name)
     reference, tested = load_engine("torch", net), load_engine(engine, net)
     for batch in (1, 2):
         given = [one.numpy() for one in photographs(net, batch)]

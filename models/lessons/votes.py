@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from models.classifier_lesson import Batch
 from models.lessons import lesson_options, register_lesson
 from models.lessons.images import PictureExamples, PictureLesson, PictureOptions, stored_side
+from models.precision import autocast
 from models.votes import VoteAnswers, votes_loss
 from survey_io.datasets.galaxy_tree import QUESTIONS, question_shares
 from survey_io.datasets.galaxy_zoo import read_galaxy_zoo
@@ -58,7 +59,7 @@ class VotesLesson(PictureLesson):
     ) -> tuple[Tensor, dict[str, float]]:
         """See `models.training.Lesson`."""
         inputs, targets = batch
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        with autocast(device, precision):
             raw = net(*(one.to(device, non_blocking=True) for one in inputs))
         return votes_loss(raw, targets["votes"].to(device), self.answers, squared=self.options.squared)
 
