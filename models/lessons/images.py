@@ -19,6 +19,7 @@ from models.streams import NumberedBatches, shuffled_rows
 from survey_io.datasets.cifar10 import read_cifar10
 from survey_io.datasets.galaxy_zoo import read_galaxy_zoo
 from survey_io.datasets.image_folder import read_image_folder
+from survey_io.datasets.imagenet import read_imagenet
 from survey_io.datasets.mnist import read_mnist
 from survey_io.datasets.pictures import Pictures, Split
 from survey_io.errors import InputError, OptionError
@@ -76,7 +77,9 @@ class PictureOptions(BaseModel):
 class ImagesOptions(PictureOptions):
     """Options of the lesson ``images``."""
 
-    layout: Literal["folders", "galaxy_zoo", "mnist", "cifar10"] = Field("folders", description="layout of the data")
+    layout: Literal["folders", "galaxy_zoo", "imagenet", "mnist", "cifar10"] = Field(
+        "folders", description="layout of the data"
+    )
     smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of a label that is given to all classes")
     balance: float = Field(0.0, ge=0, le=1, description="0: classes as often as they come; 1: all equally often")
 
@@ -136,6 +139,14 @@ class PictureLesson(ClassifierLesson):
     def __init__(self, examples: PictureExamples, answers: Any, *, batch: int, options: PictureOptions):
         super().__init__(examples, answers, batch=batch)
         self.options = options
+
+    @property
+    def input_scaling(self) -> str:
+        """What the network reads, for the card."""
+        return (
+            f"colours 0 to 1 of the central {self.options.field:.0%} of a square picture's side, reduced to "
+            f"{self.examples.side} px"
+        )
 
     def check(self) -> DataReport:
         """What the data holds and what is wrong with it."""
@@ -234,6 +245,8 @@ def read_pictures(net: PictureClassifier, options: ImagesOptions, data: Path) ->
         )
     if options.layout == "mnist":
         return read_mnist(data, split=split)
+    if options.layout == "imagenet":
+        return read_imagenet(data, side=side, memory=options.memory, verify=options.verify)
     if options.layout == "cifar10":
         return read_cifar10(data, split=split)
     return read_image_folder(
