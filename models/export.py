@@ -104,7 +104,7 @@ def describe(module: nn.Module) -> dict[str, Any]:
     told: dict[str, Any] = {"answers": {**asdict(module.answers), "classes": list(module.answers.classes)}}
     if hasattr(module, "grid"):
         return {**told, "grid": asdict(module.grid)}
-    return {**told, "image": {"side": module.side, "channels": module.channels, "values": "0 to 1, the central part"}}
+    return {**told, "image": {"shape": list(network_inputs(module)[0].shape), "values": "0 to 1"}}
 
 
 def _disagreement(module: nn.Module, path: Path, run: Callable[..., np.ndarray]) -> float:

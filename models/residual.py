@@ -26,16 +26,20 @@ class PictureClassifier(nn.Module):
     Attributes
     ----------
     side, channels : int
-        Of the pictures that it reads.
+        Of what it reads.
+    field : float
+        Central share of a picture's side that this is.
     options : dict
         That build it again.
     """
 
     name = ""
 
-    def __init__(self, *, side: int, channels: int, classes: Sequence[str], options: dict):
+    def __init__(self, *, side: int, channels: int, classes: Sequence[str], options: dict, field: float = 1.0):
         super().__init__()
-        self.side, self.channels = side, channels
+        if not 0 < field <= 1:
+            raise ValueError(f"field {field:g}: expected a share of a picture's side, above 0 and up to 1")
+        self.side, self.channels, self.field = side, channels, field
         self.options = options
         self.answers = Answers(tuple(classes))
 
@@ -44,13 +48,18 @@ class PictureClassifier(nn.Module):
         """See `models.signature.network_inputs`."""
         return (NetworkInput("image", (self.channels, self.side, self.side)),)
 
+    @property
+    def whole(self) -> int:
+        """Side that a picture is reduced to, px, so that the part that is read has its own."""
+        return round(self.side / self.field)
+
     def prepare(self, pixels: np.ndarray) -> np.ndarray:
         """The network's input: the central square of pictures, shape (N, channels, side, side), float32, 0 to 1.
 
         Parameters
         ----------
         pixels : ndarray of uint8, shape (N, H, W, channels)
-            Not smaller than the network's side.
+            Whole pictures, ``whole`` px a side; not smaller than the network's side.
         """
         top, left = ((length - self.side) // 2 for length in pixels.shape[1:3])
         part = pixels[:, top : top + self.side, left : left + self.side]

@@ -25,9 +25,9 @@ class _Galaxy(PictureClassifier):
 
     def __init__(
         self, classes: Sequence[str], outputs: int, *, side: int, width: int, blocks: Sequence[int], dropout: float,
-        views: int, options: dict,
+        views: int, field: float, options: dict,
     ):  # fmt: skip
-        super().__init__(side=side, channels=3, classes=classes, options=options)
+        super().__init__(side=side, channels=3, classes=classes, options=options, field=field)
         self.views = views
         self.width, self.dropout = 8 * width, dropout
         self.trunk = residual_trunk(
@@ -74,6 +74,8 @@ class GalaxyClassifier(_Galaxy):
     dropout : float
     views : int
         Mirror images averaged in use: 1, 2 or 4.
+    field : float
+        Central share of a picture's side that it reads.
     """
 
     name = "galaxy"
@@ -81,14 +83,16 @@ class GalaxyClassifier(_Galaxy):
     def __init__(
         self, classes: Sequence[str] | None = None, side: int = 64, width: int = 16,
         blocks: Sequence[int] = (1, 1, 1, 1), dropout: float = 0.2, views: int = 4,
+        field: float = 0.75,
     ):  # fmt: skip
         named = tuple(classes or COARSE_CLASSES)
         options = {
             "classes": None if classes is None else list(classes), "side": side, "width": width, "blocks": list(blocks),
-            "dropout": dropout, "views": views,
+            "dropout": dropout, "views": views, "field": field,
         }  # fmt: skip
         super().__init__(
-            named, len(named), side=side, width=width, blocks=blocks, dropout=dropout, views=views, options=options
+            named, len(named), side=side, width=width, blocks=blocks, dropout=dropout, views=views, field=field,
+            options=options
         )
 
 
@@ -99,7 +103,7 @@ class GalaxyVotes(_Galaxy):
     ----------
     dispersion : bool
         Also how much the votes of a question scatter beyond chance; to be learned from counts only.
-    side, width, blocks, dropout, views
+    side, width, blocks, dropout, views, field
         As for `GalaxyClassifier`.
     """
 
@@ -108,15 +112,16 @@ class GalaxyVotes(_Galaxy):
     def __init__(
         self, dispersion: bool = False, side: int = 64, width: int = 16,
         blocks: Sequence[int] = (1, 1, 1, 1), dropout: float = 0.4, views: int = 4,
+        field: float = 0.75,
     ):  # fmt: skip
         options = {
             "dispersion": dispersion, "side": side, "width": width, "blocks": list(blocks), "dropout": dropout,
-            "views": views,
+            "views": views, "field": field,
         }  # fmt: skip
         answers = VoteAnswers(dispersion)
         super().__init__(
             answers.classes, answers.outputs, side=side, width=width, blocks=blocks, dropout=dropout, views=views,
-            options=options,
+            field=field, options=options,
         )  # fmt: skip
         self.answers = answers
 
@@ -132,10 +137,10 @@ class CourseGalaxy(PictureClassifier):
 
     name = "galaxy-course"
 
-    def __init__(self, classes: Sequence[str] | None = None, side: int = 64):
+    def __init__(self, classes: Sequence[str] | None = None, side: int = 64, field: float = 0.75):
         named = tuple(classes or COARSE_CLASSES)
-        options = {"classes": None if classes is None else list(classes), "side": side}
-        super().__init__(side=side, channels=3, classes=named, options=options)
+        options = {"classes": None if classes is None else list(classes), "side": side, "field": field}
+        super().__init__(side=side, channels=3, classes=named, options=options, field=field)
         layers: list[nn.Module] = []
         # Filter size and filters of each convolution; (0, groups) is pooling and normalisation.
         last = [(3, 128), (1, 64), (3, 128), (0, 16)]

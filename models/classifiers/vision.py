@@ -59,20 +59,22 @@ class Photographs(PictureClassifier):
     blocks : sequence of int
         Residual blocks of the four stages.
     dropout : float
+    field : float
+        Central share of a picture's side that it reads.
     """
 
     name = "photographs"
 
     def __init__(
         self, classes: Sequence[str] | None = None, side: int = 32, width: int = 16,
-        blocks: Sequence[int] = (1, 1, 1, 1), dropout: float = 0.2,
+        blocks: Sequence[int] = (1, 1, 1, 1), dropout: float = 0.2, field: float = 1.0,
     ):  # fmt: skip
         named = tuple(classes or ("cat", "dog"))
         options = {
             "classes": None if classes is None else list(classes), "side": side, "width": width, "blocks": list(blocks),
-            "dropout": dropout,
+            "dropout": dropout, "field": field,
         }  # fmt: skip
-        super().__init__(side=side, channels=3, classes=named, options=options)
+        super().__init__(side=side, channels=3, classes=named, options=options, field=field)
         self.width, self.dropout = 8 * width, dropout
         large = side >= 96
         self.trunk = residual_trunk(

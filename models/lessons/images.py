@@ -38,7 +38,6 @@ class PictureOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    field: float = Field(1.0, gt=0, le=1, description="central share of a picture's side that the network reads")
     validation: float = Field(0.1, ge=0, lt=1, description="share that chooses and calibrates, where none is published")
     test: float = Field(0.15, ge=0, lt=1, description="share that is reported on, where none is published")
     folds: int = Field(0, ge=0, description="parts of a cross-validation by the hash of names; 0: none")
@@ -95,7 +94,8 @@ class PictureExamples(Examples):
     """
 
     def __init__(self, pictures: Pictures, net: PictureClassifier, options: PictureOptions):
-        self.pictures, self.prepare, self.side = pictures, net.prepare, net.side
+        self.pictures, self.prepare = pictures, net.prepare
+        self.side, self.field = net.side, net.field
         self.changes = options.changes
         self.train = pictures.rows("train")
         if not len(self.train) or not len(pictures.rows("validation")):
@@ -144,7 +144,7 @@ class PictureLesson(ClassifierLesson):
     def input_scaling(self) -> str:
         """What the network reads, for the card."""
         return (
-            f"colours 0 to 1 of the central {self.options.field:.0%} of a square picture's side, reduced to "
+            f"colours 0 to 1 of the central {self.examples.field:.0%} of a square picture's side, reduced to "
             f"{self.examples.side} px"
         )
 
@@ -229,14 +229,9 @@ class ImagesLesson(PictureLesson):
         return inputs, targets
 
 
-def stored_side(net: PictureClassifier, options: PictureOptions) -> int:
-    """Pixels that pictures are reduced to, so that the network's side is the central share that it shall see."""
-    return max(net.side, round(net.side / options.field))
-
-
 def read_pictures(net: PictureClassifier, options: ImagesOptions, data: Path) -> Pictures:
     """The pictures of a folder in the layout that the options name."""
-    side, split = stored_side(net, options), options.split()
+    side, split = net.whole, options.split()
     if options.layout != "galaxy_zoo" and options.without is not None:
         raise OptionError("lesson_options: without is known for the layout galaxy_zoo only")
     if options.layout == "galaxy_zoo":

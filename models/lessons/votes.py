@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.classifier_lesson import Batch
 from models.lessons import lesson_options, register_lesson
-from models.lessons.images import PictureExamples, PictureLesson, PictureOptions, stored_side
+from models.lessons.images import PictureExamples, PictureLesson, PictureOptions
 from models.precision import autocast
 from models.votes import VoteAnswers, votes_loss
 from survey_io.datasets.galaxy_tree import QUESTIONS, question_shares
@@ -90,7 +90,7 @@ def votes_lesson(net: GalaxyVotes, options: TrainOptions) -> VotesLesson:
     if options.data is None:
         raise OptionError("lesson 'votes': give --data FOLDER with Galaxy Zoo 2's pictures and votes")
     pictures = read_galaxy_zoo(
-        options.data, target="votes", side=stored_side(net, chosen), split=chosen.split(), debiased=chosen.debiased,
+        options.data, target="votes", side=net.whole, split=chosen.split(), debiased=chosen.debiased,
         without=chosen.without, memory=chosen.memory, verify=chosen.verify,
     )  # fmt: skip
     examples = VoteExamples(pictures, net, chosen)

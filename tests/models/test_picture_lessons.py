@@ -109,7 +109,7 @@ def test_light_and_noise_stay_within_the_scale():
 
 
 def test_batches_depend_on_seed_and_number_only(stripes):
-    _, lesson = make(options(stripes, field=0.8, flip="h", turn=20))
+    _, lesson = make(options(stripes, model={"side": 32, "width": 4, "field": 0.8}, flip="h", turn=20))
     first = [batch for batch, _ in zip(lesson.batches(seed=3), range(4), strict=False)]
     later = next(iter(lesson.batches(seed=3, first=2)))
     other = next(iter(lesson.batches(seed=4, first=2)))
