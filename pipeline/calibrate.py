@@ -22,7 +22,7 @@ from pipeline.gaussians import beam_area
 from pipeline.options import DetectOptions
 from pipeline.reliability import COUNTED, LIKELY, Calibration, fit_shift
 from survey_io import open_image
-from survey_io.simulate.continuum import SkyModel, detectability, simulate_continuum
+from survey_io.simulate.continuum import Simulation, SkyModel, detectability, simulate_continuum
 from survey_io.simulate.tables import write_simulation
 
 BEAMS = (2.3, 2.5, 3.0, 3.6, 4.3, 5.2, 6.2, 7.4)
@@ -81,6 +81,20 @@ def match_truth(table: Table, truth: Table, beam_px: float, gain: float) -> np.n
     return match
 
 
+def held_out_sky(
+    number: int, rng: np.random.Generator, *, size: int, seed: int
+) -> tuple[Simulation, SkyModel, float]:
+    """One of a row of skies of the training range: the sky, what it was drawn from, and its beam in px."""
+    beam = BEAMS[number % len(BEAMS)]
+    model = SkyModel.random(rng)
+    density = float(np.exp(rng.uniform(np.log(0.002), np.log(0.035))))
+    model = replace(model, density=density)
+    sim = simulate_continuum(
+        (size, size), beam_pixels=beam, seed=seed + number, model=model, pixel_scale=SDC1_BEAM / beam
+    )
+    return sim, model, beam
+
+
 def draw_sample(model: str, *, skies: int, size: int, seed: int, report: Callable[[str], None]) -> Sample:
     """Detect in simulated skies of the training range and match with their truth."""
     rng = np.random.default_rng(seed)
@@ -88,13 +102,7 @@ def draw_sample(model: str, *, skies: int, size: int, seed: int, report: Callabl
     options = DetectOptions(model=model, threshold=0.0)
     with tempfile.TemporaryDirectory() as folder:
         for number in range(skies):
-            beam = BEAMS[number % len(BEAMS)]
-            model_of_sky = SkyModel.random(rng)
-            density = float(np.exp(rng.uniform(np.log(0.002), np.log(0.035))))
-            sky = replace(model_of_sky, density=density)
-            sim = simulate_continuum(
-                (size, size), beam_pixels=beam, seed=seed + number, model=sky, pixel_scale=SDC1_BEAM / beam
-            )
+            sim, sky, beam = held_out_sky(number, rng, size=size, seed=seed)
             image = write_simulation(sim, Path(folder))["image"]
             result = analyse(open_image(image), options)
             table = result.table[np.asarray(result.table["score"]) > LOWEST_SCORE]

@@ -24,7 +24,7 @@ from pipeline.reliability import Calibration
 from pipeline.scorers.sdc2 import score_sdc2
 from survey_io.cube import open_cube
 from survey_io.sdc2 import sdc2_columns
-from survey_io.simulate.hi import simulate_hi, truth_table, write_hi
+from survey_io.simulate.hi import HiModel, simulate_hi, truth_table, write_hi
 
 SHAPE = (384, 144, 144)
 # The challenge's beam, arcsec, for which its scorer's tolerances are made.
@@ -36,6 +36,16 @@ THRESHOLDS = np.round(np.arange(0.2, 0.96, 0.03), 2)
 _PARTS = {"line_flux": "line_flux_integral", "w20": "w20", "hi_size": "hi_size", "kin_pa": "pa", "inclination": "i"}
 
 
+def held_out_model(rng: np.random.Generator, shape: tuple[int, int, int] = SHAPE) -> HiModel:
+    """What a cube of the training range is simulated from, with the challenge's beam and in its band."""
+    drawn = draw_model(shape, rng)
+    return replace(
+        drawn, beam=BEAM, pixel_scale=BEAM / drawn.beam_px, noise_fall=0.1,
+        density=float(np.exp(rng.uniform(np.log(6), np.log(40)))),
+        first_frequency=min(drawn.first_frequency, 1.15e9 - shape[0] * drawn.channel_width),
+    )  # fmt: skip
+
+
 def draw_cubes(
     model: str, *, cubes: int, seed: int, threshold: float, report: Callable[[str], None], passes: int | None = None
 ) -> Sample:
@@ -45,12 +55,7 @@ def draw_cubes(
     options = DetectOptions(model=model, threshold=threshold, passes=passes)
     with tempfile.TemporaryDirectory() as folder:
         for number in range(cubes):
-            drawn = draw_model(SHAPE, rng)
-            drawn = replace(
-                drawn, beam=BEAM, pixel_scale=BEAM / drawn.beam_px, noise_fall=0.1,
-                density=float(np.exp(rng.uniform(np.log(6), np.log(40)))),
-                first_frequency=min(drawn.first_frequency, 1.15e9 - SHAPE[0] * drawn.channel_width),
-            )  # fmt: skip
+            drawn = held_out_model(rng)
             cube, galaxies = simulate_hi(drawn, seed=seed + number)
             truth = truth_table(drawn, galaxies)
             result = analyse_cube(open_cube(write_hi(drawn, cube, galaxies, Path(folder))["cube"]), options)
