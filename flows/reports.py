@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from . import environment as environment  # before Prefect, which reads its settings at import
 from .images import Outcome
 
 # isort: split
-from prefect.artifacts import create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 
 def outcome_row(outcome: Outcome) -> dict[str, Any]:
@@ -31,3 +32,9 @@ def report_detections(outcomes: Sequence[Outcome]) -> None:
         table=[outcome_row(outcome) for outcome in outcomes],
         description="One line per image.",
     )
+
+
+def report_training(report: Path, name: str) -> None:
+    """Keep the report of a retraining; its pictures stay in the output folder."""
+    text = report.read_text(encoding="utf-8")
+    create_markdown_artifact(text, key="skysift-train", description=f"{name}: {report}")

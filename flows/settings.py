@@ -20,6 +20,7 @@ def resolve_options(
     given: Mapping[str, Any],
     *,
     config: str | Path | None = None,
+    values: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> AnyOptions:
     """Merge the sources of options and check the result.
@@ -32,6 +33,8 @@ def resolve_options(
         Values of the command line; ``None`` means "not given".
     config : path, optional
         YAML file.
+    values : mapping, optional
+        What that file holds, where it was read already.
     environment : mapping, optional
         Variables to search for ``SKYSIFT_<COMMAND>_<FIELD>``, such as ``SKYSIFT_DETECT_TILE``;
         the process's own environment when left out. An empty value means "not given".
@@ -42,7 +45,9 @@ def resolve_options(
         For an unknown key in the file or the environment, or a value out of range.
     """
     environment = os.environ if environment is None else environment
-    values: dict[str, Any] = read_option_values(kind, config) if config is not None else {}
+    if values is None:
+        values = read_option_values(kind, config) if config is not None else {}
+    values = dict(values)
     origin = {name: str(config) for name in values}
     prefix = f"SKYSIFT_{option_title(kind).upper()}_"
     for variable in sorted(environment):
@@ -57,5 +62,4 @@ def resolve_options(
         if value is not None:
             values[name] = value
             origin.pop(name, None)
-    sources = sorted(set(origin.values()))
-    return parse_options(kind, values, source=" + ".join(sources) if len(sources) == 1 else None)
+    return parse_options(kind, values, source=origin)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -70,7 +72,9 @@ def option_title(kind: type[BaseModel]) -> str:
     return kind.__name__.removesuffix("Options").lower()
 
 
-def parse_options(kind: type[AnyModel], values: dict[str, Any], *, source: str | None = None) -> AnyModel:
+def parse_options(
+    kind: type[AnyModel], values: dict[str, Any], *, source: str | Mapping[str, str] | None = None
+) -> AnyModel:
     """Check values and build a set of options.
 
     Parameters
@@ -79,8 +83,8 @@ def parse_options(kind: type[AnyModel], values: dict[str, Any], *, source: str |
         The option class.
     values : dict
         Field name to value; text is accepted wherever the command line gives text.
-    source : str, optional
-        Where the values come from (a file name), for the message.
+    source : str or mapping, optional
+        Where the values come from (a file name), all or each by its field's name, for the message.
 
     Raises
     ------
@@ -92,12 +96,20 @@ def parse_options(kind: type[AnyModel], values: dict[str, Any], *, source: str |
     except ValidationError as error:
         first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"][:1]) or option_title(kind)
+    if isinstance(source, Mapping):
+        source = source.get(place)
     where = f"{source}: " if source else ""
     if first["type"] == "extra_forbidden":
-        known = ", ".join(kind.model_fields)
-        raise OptionError(f"{where}unknown {option_title(kind)} option {place!r}; known: {known}")
+        raise _unknown(kind, place, where)
     text = first["msg"].removeprefix("Value error, ")
     raise OptionError(f"{where}option {place}: got {first['input']!r}; {text[0].lower()}{text[1:]}")
+
+
+def _unknown(kind: type[BaseModel], key: Any, where: str) -> OptionError:
+    known = ", ".join(kind.model_fields)
+    near = difflib.get_close_matches(str(key).lower(), kind.model_fields, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return OptionError(f"{where}unknown {option_title(kind)} option {key!r}; known: {known}{hint}")
 
 
 def read_option_values(kind: type[BaseModel], path: str | Path) -> dict[str, Any]:
@@ -107,6 +119,31 @@ def read_option_values(kind: type[BaseModel], path: str | Path) -> dict[str, Any
     ------
     OptionError
         When the file cannot be read, is not a YAML mapping, or holds an unknown key.
+    """
+    values = read_mapping(path)
+    check_keys(kind, values, source=str(path))
+    return values
+
+
+def check_keys(kind: type[BaseModel], values: dict[str, Any], *, source: str) -> None:
+    """Refuse unknown keys with the known ones and the nearest.
+
+    Raises
+    ------
+    OptionError
+    """
+    for key in values:
+        if key not in kind.model_fields:
+            raise _unknown(kind, key, f"{source}: ")
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file that holds names and values.
+
+    Raises
+    ------
+    OptionError
+        When the file cannot be read or is not a YAML mapping.
     """
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -121,10 +158,6 @@ def read_option_values(kind: type[BaseModel], path: str | Path) -> dict[str, Any
     if not isinstance(values, dict):
         came = type(values).__name__
         raise OptionError(f"{path}: expected a mapping of option names to values, got a {came}")
-    for key in values:
-        if key not in kind.model_fields:
-            known = ", ".join(kind.model_fields)
-            raise OptionError(f"{path}: unknown {option_title(kind)} option {key!r}; known: {known}")
     return values
 
 

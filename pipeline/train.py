@@ -1,37 +1,33 @@
-"""From options to weights that ship: train, calibrate on what was held out, write the card."""
+"""From a checkpoint to weights that ship: calibrate on what was held out, write the card."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from models.registry import get_model
-from models.training import TrainOptions, train
+from models.train_options import TrainOptions
+from models.training import make_lesson
 from models.weights import Card, save_weights
-from pipeline.calibrate import calibrate
+from pipeline.judges import find_calibrator
+
+Reporter = Callable[[str], None]
 
 # What detectors of so many dimensions read.
 _SKY = "background-subtracted data over local rms, blanks 0; beam in px beside it"
+_PLACES = ("start", "templates", "data")
 SCALING = {1: "continuum-subtracted spectrum over local rms, blanks exactly 0", 2: _SKY, 3: _SKY}
 
 
-def train_and_publish(options: TrainOptions, *, report: Callable[[str], None] = print) -> Path:
-    """Train a network and make weights of its last checkpoint.
-
-    Returns
-    -------
-    Path
-        ``output/NAME.safetensors``; ``skysift detect --model`` takes it.
-    """
-    return publish(train(options, report=report), options, report=report)
-
-
-def publish(checkpoint: Path, options: TrainOptions, *, report: Callable[[str], None] = print) -> Path:
+def publish(checkpoint: Path, options: TrainOptions, *, command: str = "", report: Reporter = print) -> Path:
     """Turn a checkpoint into weights with a card, calibrated on held-out simulated skies or held-out examples.
 
     Parameters
@@ -40,6 +36,8 @@ def publish(checkpoint: Path, options: TrainOptions, *, report: Callable[[str], 
         As written by `models.training.train`.
     options : TrainOptions
         Of that run; ``calibration_skies`` 0 leaves the weights uncalibrated.
+    command : str
+        What makes the same weights again; by default as `command_line` has it.
     report : callable
 
     Returns
@@ -51,54 +49,49 @@ def publish(checkpoint: Path, options: TrainOptions, *, report: Callable[[str], 
     module = get_model(state["name"]).build(**state["model_options"])
     module.load_state_dict(state["average"])
     path = checkpoint.with_name(f"{state['name']}.safetensors")
-    fields = state["step"] * options.batch
+    drawn = state["step"] * options.batch * options.accumulate * options.devices
     last = state["history"][-1]
-    detector = get_model(state["name"]).kind == "detector"
-    if detector:
-        examples = None
-        seen = f"{fields:,} fields of {trained_on(module.head.ndim, options)}"
-    else:
-        examples = module.lesson(options).examples
-        seen = f"{fields:,} draws of {examples.description}"
+    scaling, seen = _what_it_learnt(module, options)
     card = Card(
         model=state["name"],
         options=state["model_options"],
-        input_scaling=(
-            SCALING[module.head.ndim]
-            if detector
-            else "flux conserved on the network's grid, normalised by its own prepare(); what is missing is marked"
-        ),
-        trained_on=seen,
+        input_scaling=scaling,
+        trained_on=f"{drawn:,} {seen}",
         seed=options.seed,
-        command=command_line(options),
+        command=command or command_line(options),
         cost=f"{state['seconds'] / 60:.0f} minutes on {os.cpu_count()} cores ({platform.machine()}), "
         f"{state['step']:,} steps",
         score={"held_out_loss": round(last["loss"], 4)},
         threshold=0.5,
     )
     save_weights(module, card, path)
-    if options.calibration_skies:
-        if examples is not None:
-            from pipeline.calibrate_classifier import calibrate_classifier
-
-            picture = path.with_name(f"{path.stem}_reliability.png")
-            found = {"threshold": 0.5, **calibrate_classifier(module.eval(), examples, report=report, picture=picture)}
-        elif module.head.ndim == 1:
-            from pipeline.calibrate_lines import SPECTRA_PER_SKY, calibrate_lines
-
-            found = calibrate_lines(str(path), spectra=SPECTRA_PER_SKY * options.calibration_skies, report=report)
-        elif module.head.ndim == 3:
-            from pipeline.calibrate_cube import calibrate_cube
-
-            found = calibrate_cube(str(path), cubes=options.calibration_skies, report=report)
-        else:
-            found = calibrate(str(path), skies=options.calibration_skies, report=report)
+    calibrate = find_calibrator(options) if options.calibration_skies else None
+    if calibrate is not None:
+        found = calibrate(path, options, folder=path.parent, report=report)
         card = replace(
             card, threshold=found["threshold"], calibration=found["calibration"], score={**card.score, **found["score"]}
         )
         save_weights(module, card, path)
     report(f"{path}: threshold {card.threshold}, calibration {card.calibration}")
     return path
+
+
+def _what_it_learnt(module: nn.Module, options: TrainOptions) -> tuple[str, str]:
+    """What the network expects as input, and what it was trained on: the lesson's own words, where it has some."""
+    entry = get_model(options.name)
+    if entry.kind == "detector" and not options.lesson:
+        return SCALING[module.head.ndim], f"fields of {trained_on(module.head.ndim, options)}"
+    lesson = make_lesson(module, options)
+    described = getattr(lesson, "description", "") or getattr(getattr(lesson, "examples", None), "description", "")
+    data = f" of {options.data.name}" if options.data else ""
+    seen = f"draws of {described or f'the lesson {options.lesson}{data}'}"
+    if getattr(lesson, "input_scaling", ""):
+        return lesson.input_scaling, seen
+    if entry.reads == "photograph":
+        return "colours as the network's own prepare() takes them", seen
+    if entry.kind == "detector":
+        return SCALING[module.head.ndim], seen
+    return "flux conserved on the network's grid, normalised by its own prepare(); what is missing is marked", seen
 
 
 def trained_on(ndim: int, options: TrainOptions) -> str:
@@ -121,14 +114,28 @@ def trained_on(ndim: int, options: TrainOptions) -> str:
     )
 
 
-def command_line(options: TrainOptions) -> str:
-    """The command that makes the same weights again."""
-    plain = TrainOptions(name=options.name).model_dump(mode="json")
-    changed = {
-        name: value for name, value in options.model_dump(mode="json", exclude={"name", "output", "resume"}).items()
-        if value != plain[name]
-    }  # fmt: skip
-    # Folders are named without the place where they lay.
-    changed |= {name: Path(changed[name]).name for name in ("start", "templates", "data") if name in changed}
-    words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in changed.items())
-    return f"skysift train {options.name} {words}".strip()
+def command_line(options: TrainOptions, recipe: str = "", base: TrainOptions | None = None) -> str:
+    """The command that makes the same weights again.
+
+    Parameters
+    ----------
+    options : TrainOptions
+    recipe : str
+        Name of the recipe that it starts from; by default the model's.
+    base : TrainOptions, optional
+        What that recipe says; by default nothing but the model's name.
+    """
+    base = base or TrainOptions(name=options.name)
+    left_out = {"output", "resume", "name"} if base.name == options.name else {"output", "resume"}
+    plain = base.model_dump(mode="json")
+    words = []
+    for name, value in options.model_dump(mode="json", exclude=left_out).items():
+        if value == plain[name]:
+            continue
+        # Folders are named without the place where they lay.
+        value = Path(value).name if name in _PLACES and value else value
+        if name in ("data", "templates"):
+            words.append(f"--{name} {shlex.quote(str(value))}")
+        else:
+            words.append(f"--set {shlex.quote(f'{name}={json.dumps(value)}')}")
+    return " ".join(["skysift train", recipe or options.name, *words])

@@ -57,7 +57,7 @@ class Evaluation:
         digest = hashlib.sha256("\n".join(self.units).encode()).hexdigest()
         return Judged(
             self.metric, float(self.value), float(np.nanstd(drawn, ddof=1)), self.larger_is_better, size, digest, seed,
-            drawn, _plain(self.numbers), tuple(str(path) for path in self.pictures),
+            drawn, plain(self.numbers), tuple(str(path) for path in self.pictures),
         )  # fmt: skip
 
 
@@ -94,7 +94,7 @@ class Judged:
 
     def to_dict(self) -> dict[str, Any]:
         """The same for JSON; NaN is None."""
-        return _plain(asdict(self))
+        return plain(asdict(self))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Judged:
@@ -108,14 +108,14 @@ class Judged:
         )
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Numpy's values as Python's, tuples as lists, NaN and infinities as None."""
     if isinstance(value, dict):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): plain(one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not np.isfinite(value):
