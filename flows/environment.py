@@ -10,6 +10,8 @@ DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     # A temporary server's shutdown logs errors that say nothing about the run.
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    # A machine that trains on all its cores starts the temporary server slowly.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "skysift,flows,pipeline,models,survey_io",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "DASK_LOGGING__DISTRIBUTED": "warning",

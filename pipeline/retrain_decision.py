@@ -7,11 +7,12 @@ from typing import Any
 
 from models.in_use import InUseChanged, usage
 from models.in_use import promote as use
+from models.registry import get_model
 from models.store import SHIPPED, add_version, get_version
-from models.weights import exact_name, file_sha256, find_weights, list_weights
+from models.weights import exact_name, file_sha256, find_weights, list_weights, read_card
 from pipeline.judges import Judged, compare
 from pipeline.retrain_run import Retraining
-from survey_io.errors import SkysiftError
+from survey_io.errors import OptionError, SkysiftError
 
 # So often another promotion may come between comparison and decision before a run gives up.
 _ATTEMPTS = 5
@@ -59,6 +60,7 @@ def compare_with_use(run: Retraining) -> dict[str, Any]:
         if path is None or judged is None or other == own:
             return {"against": label, "same": bool(path) and other == own}
         try:
+            _require_same_data(run, label)
             old = run.judge(path, "evaluation_in_use")
             found = compare(Judged.from_dict(judged), old)
         except (SkysiftError, ValueError) as error:
@@ -74,6 +76,16 @@ def compare_with_use(run: Retraining) -> dict[str, Any]:
         return {**values, "judged": old.to_dict(), "files": [run.write("comparison.json", values)]}
 
     return run.stages.run("compare", {**run.judgement(own), "against": [label, other, run.retrain.sigma]}, work)
+
+
+def _require_same_data(run: Retraining, label: str) -> None:
+    """Refuse weights that could not be judged as the new ones are."""
+    mine, theirs = (get_model(name) for name in (run.options.name, read_card(label).model))
+    if (mine.kind, mine.ndim, mine.reads) != (theirs.kind, theirs.ndim, theirs.reads):
+        raise OptionError(
+            f"expected a {mine.kind} of {mine.reads} in {mine.ndim}D, as {mine.name!r}, got a {theirs.kind} of "
+            f"{theirs.reads} in {theirs.ndim}D"
+        )
 
 
 def register(run: Retraining) -> dict[str, Any]:

@@ -109,7 +109,8 @@ class Stages:
 
     def seconds(self) -> dict[str, float]:
         """What each stage took, in seconds, the last time that it was done."""
-        found = [self._read(path.stem) for path in (self.folder / FOLDER).glob("*.json")]
+        files = sorted((self.folder / FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        found = [self._read(path.stem) for path in files]
         return {one["stage"]: one["seconds"] for one in found if one is not None}
 
     def _path(self, name: str) -> Path:

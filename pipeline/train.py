@@ -62,12 +62,12 @@ def publish(checkpoint: Path, options: TrainOptions, *, command: str = "", repor
         cost=f"{state['seconds'] / 60:.0f} minutes on {os.cpu_count()} cores ({platform.machine()}), "
         f"{state['step']:,} steps",
         score={"held_out_loss": round(last["loss"], 4)},
-        threshold=0.5,
+        threshold=0.5 if get_model(options.name).reads != "photograph" else None,
     )
     save_weights(module, card, path)
     calibrate = find_calibrator(options) if options.calibration_skies else None
-    if calibrate is not None:
-        found = calibrate(path, options, folder=path.parent, report=report)
+    found = calibrate(path, options, folder=path.parent, report=report) if calibrate else None
+    if found is not None:
         card = replace(
             card, threshold=found["threshold"], calibration=found["calibration"], score={**card.score, **found["score"]}
         )

@@ -95,11 +95,14 @@ def test_the_package_promises_what_is_there() -> None:
 @pytest.mark.parametrize(
     "recipe", sorted((ROOT / "flows" / "recipes").glob("*.yaml")), ids=lambda path: path.stem
 )
-def test_recipes_are_named_after_the_model_they_train(recipe: Path) -> None:
-    from flows.settings import resolve_options
-    from models.registry import get_model
-    from models.training import TrainOptions
+def test_recipes_name_a_model_and_what_they_are(recipe: Path) -> None:
+    from flows.recipe_files import list_recipes, resolve_recipe
+    from models.registry import get_model, list_models
 
-    options = resolve_options(TrainOptions, {}, config=recipe, environment={})
-    assert options.name == recipe.stem
+    options, retrain = resolve_recipe(recipe.stem, environment={})
     assert get_model(options.name).has_weights
+    # Weights are registered by a name that is no other model's.
+    name = retrain.name_for(options.name)
+    assert name == options.name or name not in list_models()
+    assert list_recipes()[recipe.stem] and options.output.parts[0] == "training"
+    assert retrain.command == f"skysift train {recipe.stem}"

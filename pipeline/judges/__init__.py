@@ -7,7 +7,8 @@ a recipe's section ``retrain``. The name is a recipe's ``lesson`` or, for networ
 ``default:KIND`` with the kind of network, as `judge_name` gives it.
 
 ``find_calibrator(name)`` is what fits probabilities and chooses the threshold of new weights, on other data than the
-judge's: ``calibrate(weights, options, *, folder, report)`` gives "threshold", "calibration" and "score" for the card.
+judge's: ``calibrate(weights, options, *, folder, report)`` gives "threshold", "calibration" and "score" for the card,
+or None where there is nothing to calibrate.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ __all__ = [
 ]  # fmt: skip
 
 Judge = Callable[..., Evaluation]
-Calibrator = Callable[..., dict[str, Any]]
+Calibrator = Callable[..., dict[str, Any] | None]
 
 # Files of this folder that register judges, imported when one is first asked for.
 MODULES: tuple[str, ...] = ("boxes", "classes", "cubes", "cutouts", "images", "lines", "skies", "votes")

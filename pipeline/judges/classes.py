@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.answers import AnswerCalibration
+from models.answers import AnswerCalibration, Answers
 from models.training import make_lesson
 from models.weights import load_weights
 from pipeline.calibrate_classifier import calibrate_classifier, run_network, score_answers
@@ -64,9 +64,11 @@ def judge_classes(
 @register_calibrator("default:classifier1d", "default:classifier2d")
 def calibrate_classes(
     weights: Path, options: TrainOptions, *, folder: Path, report: Callable[[str], None] = print
-) -> dict[str, Any]:
-    """See `pipeline.calibrate_classifier.calibrate_classifier`."""
+) -> dict[str, Any] | None:
+    """See `pipeline.calibrate_classifier.calibrate_classifier`; None for a lesson or answers of another kind."""
     module, _ = load_weights(weights)
-    examples = make_lesson(module, options).examples
+    examples = getattr(make_lesson(module, options), "examples", None)
+    if examples is None or not isinstance(getattr(module, "answers", None), Answers):
+        return None
     picture = folder / f"{weights.stem}_reliability.png"
     return {"threshold": 0.5, **calibrate_classifier(module, examples, report=report, picture=picture)}
