@@ -75,4 +75,4 @@ def test_the_flow_has_a_task_for_each_stage_and_says_what_is_wrong(tmp_path: Pat
     assert report["decision"]["promoted"] and report["registered"]["label"] == "tiny@1"
     failed = skysift("train", "tiny.yaml", "--flow", "--set", "model_options.depth=3", "-o", "other", cwd=tmp_path)
     assert failed.returncode == 2 and "Traceback" not in failed.stderr
-    assert failed.stderr.splitlines()[-1].startswith("skysift: error: model 'lines' cannot be built with")
+    assert "\nskysift: error: model 'lines' cannot be built with" in failed.stderr

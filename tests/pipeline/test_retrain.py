@@ -155,6 +155,7 @@ def start(given: TrainOptions, wanted: RetrainOptions, store: Path) -> subproces
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_weights(tmp_path: Path, store: Path) -> None:
     """Killed inside and between stages, told by what it says; each time started again with --resume."""
     wanted, whole = asked(), tmp_path / "whole"
@@ -185,6 +186,7 @@ def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_weights(tmp_path: Pat
     assert all(tensor.isfinite().all() for tensor in found.values())
 
 
+@pytest.mark.slow
 def test_two_runs_at_once(tmp_path: Path, store: Path) -> None:
     """In folders of their own both are registered; in one folder the second is refused."""
     both = [start(options(tmp_path / name, seed=seed), asked(), store) for seed, name in ((1, "a"), (2, "b"))]
