@@ -43,14 +43,15 @@ def classify(paths: list[Path], options: ClassifyOptions | None = None) -> Any:
     except SkysiftError as error:
         return Failed(message=error.message, data=error)
     counts = result.manifest["counts"]
+    what = "pictures" if "pictures" in counts else "spectra"
     create_table_artifact(
         key="skysift-classify",
-        table=[{"class": name, "spectra": count} for name, count in counts["classes"].items()],
-        description=f"{counts['spectra']} spectra classified, {counts['failed']} failed.",
+        table=[{"class": name, what: count} for name, count in counts["classes"].items()],
+        description=f"{counts[what]} {what} classified, {counts['failed']} failed.",
     )
     if result.errors:
-        return Failed(message=f"{len(result.errors)} files or spectra could not be used", data=result)
-    return Completed(message=f"{counts['spectra']} spectra done", data=result)
+        return Failed(message=f"{len(result.errors)} files or {what} could not be used", data=result)
+    return Completed(message=f"{counts[what]} {what} done", data=result)
 
 
 def run_flow(paths: list[Path], options: ClassifyOptions) -> ClassifyResult:

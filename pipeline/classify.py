@@ -79,7 +79,7 @@ class ClassifierSpec:
 
 
 def classify(paths: list[Path], options: ClassifyOptions, *, progress: Progress | None = None) -> ClassifyResult:
-    """Classify all spectra of files and folders and write one table.
+    """Classify all spectra, or with a model of photographs all pictures, of files and folders and write one table.
 
     Parameters
     ----------
@@ -103,6 +103,10 @@ def classify(paths: list[Path], options: ClassifyOptions, *, progress: Progress 
     clock = Clock(progress)
     options = options.with_changes(model=exact_name(options.model))
     card = read_card(_checked(options.model))
+    if get_model(card.model).reads == "photograph":
+        from pipeline.classify_pictures import classify_pictures
+
+        return classify_pictures(paths, options, card, progress=progress)
     with clock.stage("find"):
         files, errors = _find(paths)
     output = prepare_output(options.output)
@@ -132,11 +136,11 @@ def classify(paths: list[Path], options: ClassifyOptions, *, progress: Progress 
         threshold = options.threshold if options.threshold is not None else card.threshold or 0.5
         table = build_class_table(columns, module.answers, module.grid, card.calibration, threshold)
         manifest = _manifest(table, columns, files, options, card, errors, module.grid)
-        written = _write(table, name, output, options, manifest, files, clock)
+        written = write_table(table, name, output, options, manifest, files, clock)
         if options.pictures:
             with clock.stage("pictures"):
                 written["pictures"] = _draw(table, spec, name, output, options)
-        _finish(manifest, written, output / f"{name}_run.json", clock)
+        finish(manifest, written, output / f"{name}_run.json", clock)
         ledger.close(delete=True)
     finally:
         ledger.close()
@@ -294,10 +298,11 @@ def _manifest(
     }  # fmt: skip
 
 
-def _write(
+def write_table(
     table: Table, name: str, output: Path, options: ClassifyOptions, manifest: dict[str, Any], files: list[Path],
     clock: Clock,
 ) -> dict[str, Path]:  # fmt: skip
+    """Write the table in all formats asked for; gives the files by format."""
     parameters = {
         "MODEL": options.model, "MODELSHA": manifest["model"]["sha256"][:16],
         "SKYSIFT": manifest["versions"]["skysift"],
@@ -331,11 +336,13 @@ def _draw(table: Table, spec: ClassifierSpec, name: str, output: Path, options: 
     return folder
 
 
-def _finish(manifest: dict[str, Any], files: dict[str, Path], target: Path, clock: Clock) -> None:
+def finish(manifest: dict[str, Any], files: dict[str, Path], target: Path, clock: Clock) -> None:
+    """Complete the manifest with times and memory, and write it beside the table."""
     total = sum(clock.seconds.values())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     manifest["timings"] = {name: round(value, 4) for name, value in clock.seconds.items()}
-    manifest["spectra_per_s"] = round(manifest["counts"]["spectra"] / total, 2)
+    if "spectra" in manifest["counts"]:
+        manifest["spectra_per_s"] = round(manifest["counts"]["spectra"] / total, 2)
     # Kilobytes on Linux, bytes on macOS.
     manifest["peak_memory_mib"] = round(peak / (1024 if sys.platform != "darwin" else 1024**2), 1)
     manifest["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -13,7 +13,7 @@ CLASS_FORMATS = ("fits", "votable", "parquet", "ecsv", "csv")
 
 
 class ClassifyOptions(Options):
-    """How spectra become a table of classes. See each field's description for unit and range."""
+    """How spectra or pictures become a table of classes. See each field's description for unit and range."""
 
     output: Path = Field(Path("skysift_out"), description="Folder for the results; made when missing.")
     model: str = Field("stellar", min_length=1, description="Name of a classifier, or a weights file (.safetensors).")
@@ -40,4 +40,8 @@ class ClassifyOptions(Options):
     unit: str | None = Field(None, description="Unit of the axis, in place of what the files say.")
     air: bool | None = Field(None, description="Whether wavelengths are of air; null = as the files say.")
     rest_frequency: float | None = Field(None, gt=0.0, description="Hz, for axes in velocity; null = from the file.")
+    central: float = Field(
+        1.0, gt=0.0, le=1.0,
+        description="Central share of a picture's side to classify, where pictures show more sky than the model's.",
+    )  # fmt: skip
     fresh: bool = Field(False, description="Forget an interrupted run of the same call and start again.")

@@ -1,4 +1,4 @@
-"""``skysift classify``: spectra to a table of classes."""
+"""``skysift classify``: spectra or pictures to a table of classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import typer
 
 def classify(
     spectra: list[Path] = typer.Argument(
-        ..., metavar="SPECTRA...", help="Files of spectra or light curves, or folders of them.", show_default=False
+        ..., metavar="SPECTRA...", help="Files of spectra, light curves or pictures, or folders of them.",
+        show_default=False,
     ),
     output: Path | None = typer.Option(
         None, "-o", "--output", help="Folder for the results [default: skysift_out]."
@@ -41,13 +42,16 @@ def classify(
     rest_frequency: float | None = typer.Option(
         None, metavar="HZ", help="Rest frequency, for axes in velocity [default: from the file]."
     ),
+    central: float | None = typer.Option(
+        None, help="Of pictures, the central share of the side that shows as much sky as the model's [default: 1]."
+    ),
     config: Path | None = typer.Option(None, metavar="FILE.yaml", help="Read options from this file."),
     flow: bool = typer.Option(
         False, "--flow", help="Run as a Prefect flow even when no server is configured."
     ),
     fresh: bool = typer.Option(False, "--fresh", help="Do not continue an interrupted run."),
 ) -> int:
-    """Classify SPECTRA and write one table, with a calibrated probability for every class.
+    """Classify SPECTRA, or pictures, and write one table, with a calibrated probability for every class.
 
     Options may also stand in the file given with --config and in the environment, as
     SKYSIFT_CLASSIFY_MODEL=molecules; the command line wins over the environment, and that over the file.
@@ -60,7 +64,7 @@ def classify(
     given = {
         "output": output, "model": model, "engine": engine, "precision": precision, "threshold": threshold,
         "workers": workers, "formats": formats, "pictures": pictures, "hdu": hdu, "unit": unit, "air": air,
-        "rest_frequency": rest_frequency, "fresh": fresh or None,
+        "rest_frequency": rest_frequency, "fresh": fresh or None, "central": central,
     }  # fmt: skip
     options = resolve_options(ClassifyOptions, given, config=config)
     url = configured_api_url()
@@ -85,8 +89,9 @@ def classify(
     _complain(result.errors)
     counts = result.manifest["counts"]
     shares = ", ".join(f"{count} {name or '(none)'}" for name, count in list(counts["classes"].items())[:12])
-    number = counts["spectra"]
-    print(f"{number} spectr{'um' if number == 1 else 'a'} in {time.perf_counter() - began:.1f} s: {shares}")
+    number = counts.get("spectra", counts.get("pictures"))
+    what = ("picture", "pictures") if "pictures" in counts else ("spectrum", "spectra")
+    print(f"{number} {what[number != 1]} in {time.perf_counter() - began:.1f} s: {shares}")
     for path in result.files.values():
         print(f"  {path}", flush=True)
     return 2 if result.errors else 0

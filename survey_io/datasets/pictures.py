@@ -157,7 +157,7 @@ def picture_files(folder: Path) -> list[Path]:
 
 
 def read_picture(
-    path: str | Path, *, side: int, channels: int = 3, shape: Literal["crop", "pad"] = "crop"
+    path: str | Path, *, side: int, channels: int = 3, shape: Literal["crop", "pad"] = "crop", central: float = 1.0
 ) -> np.ndarray:
     """Decode a picture to a square of a given side.
 
@@ -171,6 +171,9 @@ def read_picture(
     shape : {"crop", "pad"}
         What becomes of a picture that is not square: its central square, or all of it with black borders.
 
+    central : float
+        Share of the square's side that is kept, about its centre.
+
     Returns
     -------
     ndarray of uint8, shape (side, side, channels)
@@ -183,14 +186,15 @@ def read_picture(
     try:
         with Image.open(path) as opened:
             # JPEG decodes to a half, quarter or eighth of its size at once, which is faster.
-            opened.draft("RGB" if channels == 3 else "L", (side, side))
+            wanted = round(side / central)
+            opened.draft("RGB" if channels == 3 else "L", (wanted, wanted))
             picture = opened.convert("RGB" if channels == 3 else "L")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: expected a picture that can be decoded, got: {error}") from error
     width, height = picture.size
-    across = min(width, height) if shape == "crop" else max(width, height)
+    across = max(1, round(central * (min(width, height) if shape == "crop" else max(width, height))))
     left, top = (width - across) // 2, (height - across) // 2
-    if width != height:
+    if (width, height) != (across, across):
         picture = picture.crop((left, top, left + across, top + across))
     if across != side:
         picture = picture.resize((side, side), Image.Resampling.LANCZOS if across > side else Image.Resampling.BICUBIC)
