@@ -8,10 +8,10 @@ import numpy as np
 from astropy.table import Table
 
 from models.detections import Detections
-from pipeline.primary_beam import LOW_RESPONSE
 from survey_io.catalogue import iau_name
 from survey_io.columns import Flag, make_table
 from survey_io.observation import Observation
+from survey_io.primary_beam import LOW_RESPONSE
 
 # Where the weights' card does not say: S/N from which the fit is recommended over the network for shapes, and the
 # fit's share in the weighted geometric mean of both fluxes, by S/N.

@@ -12,12 +12,12 @@ from astropy.table import Table
 
 from models.detections import Detections
 from pipeline.best_estimates import recommend
-from pipeline.primary_beam import LOW_RESPONSE, line_beam_gain
 from survey_io.catalogue import iau_name
 from survey_io.columns import Flag
 from survey_io.cube import Cube
 from survey_io.cube_columns import make_cube_table
 from survey_io.errors import InputError
+from survey_io.primary_beam import LOW_RESPONSE, line_beam_gain
 
 LIGHT = 299792.458
 # HI mass in solar masses of 1 Jy Hz at 1 Mpc (Meyer et al. 2017).

@@ -291,7 +291,7 @@ def _catalogue(
     p_real: np.ndarray, card: dict, options: DetectOptions,
 ) -> Table:  # fmt: skip
     from pipeline.catalogue import build_catalogue
-    from pipeline.primary_beam import primary_beam_gain
+    from survey_io.primary_beam import primary_beam_gain
 
     gain = None
     if options.primary_beam is not None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from pipeline.primary_beam import line_beam_gain, primary_beam_gain
 from survey_io import InputError, open_image
+from survey_io.primary_beam import line_beam_gain, primary_beam_gain
 from survey_io.simulate.continuum import simulate_continuum
 
 SHAPE = (80, 100)

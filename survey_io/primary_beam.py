@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from survey_io import InputError, Observation, open_image
-from survey_io.cube import is_cube, open_cube
-from survey_io.observation import PixelSource
+from .cube import is_cube, open_cube
+from .errors import InputError
+from .image import open_image
+from .observation import Observation, PixelSource
 
 # Below this share of the largest response a correction is large and uncertain: such sources are flagged.
 LOW_RESPONSE = 0.2
