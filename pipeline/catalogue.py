@@ -19,6 +19,11 @@ FIT_FROM = {"major": 25.0, "minor": 25.0, "angle": 25.0}
 FLUX_WEIGHT = {"snr": [5.0, 20.0], "weight": [0.0, 1.0]}
 MEAN_ABSOLUTE_TO_SIGMA = 1.2533
 SMALLEST_AXIS = 0.1
+# What recommendations are made of, and what is recommended.
+_READ = (
+    "flux", "flux_net", "maj_deconv", "min_deconv", "pa_deconv", "pa", "maj_net", "min_net", "pa_net", "snr",
+)  # fmt: skip
+BEST = ("flux_best", "maj_best", "min_best", "pa_best")
 
 
 def build_catalogue(
@@ -54,7 +59,8 @@ def build_catalogue(
         Whether the parameters of ``found`` come from a network.
     calibration : dict, optional
         Of the weights' card: ``fit_from``, the S/N per kind of column ("major", "minor", "angle") from which the fit is
-        recommended, and ``flux_weight`` (``snr``, ``weight``), the fit's share in the recommended flux.
+        recommended, ``flux_weight`` (``snr``, ``weight``), the fit's share in the recommended flux, and ``scale``,
+        factors by column that a survey's values were found to need before they are recommended.
 
     Returns
     -------
@@ -130,11 +136,33 @@ def _unit(observation: Observation) -> tuple[Any, float]:
         return observation.unit, 1.0
 
 
+def recommend(table: Table, calibration: dict[str, Any]) -> Table:
+    """A copy of a catalogue with the recommended columns as another calibration has them."""
+    table = table.copy()
+    columns = {name: np.ma.filled(np.ma.asarray(table[name]), np.nan) for name in _READ if name in table.colnames}
+    columns["flags"] = np.asarray(table["flags"])
+    _recommend(columns, "flux_net" in columns, calibration)
+    for name in BEST:
+        table[name][:] = columns[name]
+    return table
+
+
 def _recommend(columns: dict[str, Any], has_network: bool, calibration: dict[str, Any]) -> None:
     """Fill flux_best, maj_best, min_best, pa_best: the network's values at low S/N, the fit's at high S/N.
 
     A source whose fit failed keeps the network's values at any S/N; where there is no network the fit is all.
     """
+    columns, given = _scaled(columns, calibration.get("scale", {})), columns
+    _choose(columns, has_network, calibration)
+    given |= {name: columns[name] for name in BEST}
+
+
+def _scaled(columns: dict[str, Any], scale: dict[str, float]) -> dict[str, Any]:
+    """Columns with a survey's factors in them; what was measured stays as it was."""
+    return {name: value * scale[name] if name in scale else value for name, value in columns.items()}
+
+
+def _choose(columns: dict[str, Any], has_network: bool, calibration: dict[str, Any]) -> None:
     resolved = columns["maj_deconv"] > 0
     fitted_pa = np.where(resolved, columns["pa_deconv"], columns["pa"])
     if not has_network:

@@ -14,8 +14,9 @@ from pipeline.crossmatch import Match, match_sky, unit_vectors
 from pipeline.evaluate_cube import CubeReport, evaluate_lines
 from pipeline.evaluation_report import Report, binned_fraction, write_picture
 from pipeline.scorers import as_sdc1, chance_matches, read_sdc1, score_sdc1
-from pipeline.scorers.sdc1_table import GAUSSIAN_PER_SIZE, SDC1_COLUMNS, column_names, float_column
+from pipeline.scorers.sdc1_table import SDC1_COLUMNS, column_names, float_column
 from survey_io.catalogue import read_catalogue
+from survey_io.datasets.truth import GAUSSIAN_PER_SIZE
 from survey_io.errors import InputError, OptionError
 
 Array = NDArray[np.float64]

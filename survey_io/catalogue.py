@@ -271,12 +271,16 @@ def _at_least(column: Any, smallest: float) -> np.ndarray:
 
 
 def read_sdc1(path: PathLike) -> Table:
-    """Read a truth list or submission of SDC1 (12 columns or more, with a line of names or without)."""
+    """Read a truth list, training list or submission of SDC1: 12 columns or more under a header of any length.
+
+    Training lists have a thirteenth, ``selection``: 1 for sources that the image holds.
+    """
     path = Path(path)
     with open(path) as file:
         lines = [line for line in file if line.strip()]
-    if lines and not _is_number(lines[0].split()[0]):
-        del lines[0]
+    # Submissions have a line of names, the challenge's training lists 18 lines of text.
+    first = next((number for number, line in enumerate(lines) if _is_row(line)), None)
+    lines = [line for line in lines if _is_number(line.split()[0])] if first is None else lines[first:]
     rows = np.loadtxt(lines, ndmin=2) if lines else np.empty((0, len(SDC1_COLUMNS)))
     if rows.shape[1] < len(SDC1_COLUMNS):
         raise InputError(
@@ -285,8 +289,11 @@ def read_sdc1(path: PathLike) -> Table:
             path=str(path),
         )
     table = Table({name: rows[:, index] for index, name in enumerate(SDC1_COLUMNS)})
-    for name in ("id", "size", "class"):
-        table[name] = table[name].astype(np.int64)
+    if rows.shape[1] >= len(SDC1_COLUMNS) + 3:
+        table["selection"] = rows[:, len(SDC1_COLUMNS)]
+    for name in ("id", "size", "class", "selection"):
+        if name in table.colnames:
+            table[name] = table[name].astype(np.int64)
     for name, unit in (
         ("ra_core", "deg"),
         ("dec_core", "deg"),
@@ -299,6 +306,12 @@ def read_sdc1(path: PathLike) -> Table:
     ):
         table[name].unit = unit
     return table
+
+
+def _is_row(line: str) -> bool:
+    """Whether a line holds numbers only, as many as a SDC1 list has columns."""
+    words = line.split()
+    return len(words) >= len(SDC1_COLUMNS) and all(_is_number(word) for word in words)
 
 
 def _is_number(text: str) -> bool:

@@ -12,17 +12,15 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from pipeline.crossmatch import unit_vectors
-from pipeline.scorers.sdc1_table import GAUSSIAN_PER_SIZE, sdc1_columns
+from pipeline.scorers.sdc1_table import sdc1_columns
+from survey_io.datasets.ska_sdc1 import FREQUENCY, TRAINING_AREA
+from survey_io.datasets.truth import GAUSSIAN_PER_SIZE
 from survey_io.errors import InputError
 
 SUBSCORES = ("position", "flux", "b_maj", "b_min", "pa", "core_frac", "class")
 
-# Training areas of the challenge (ra_lo, ra_hi, dec_lo, dec_hi) in degrees, by frequency in MHz.
-_TRAINING_AREA = {
-    560: (-0.6723, 0.0, -29.9400, -29.4061),
-    1400: (-0.2688, 0.0, -29.9400, -29.7265),
-    9200: (-0.04092, 0.0, -29.9400, -29.9074),
-}
+# (ra_lo, ra_hi, dec_lo, dec_hi) in degrees, by frequency in MHz.
+_TRAINING_AREA = {FREQUENCY[band]: area for band, area in TRAINING_AREA.items()}
 _MATCH_LIMIT = 5.0
 _POSITION_SCALE, _FLUX_SCALE, _SIZE_SCALE = 0.93, 0.36, 4.38
 _PAIRS = 2_000_000

@@ -13,10 +13,6 @@ from survey_io.quiet import quiet
 TRAINING_COLUMNS = (*SDC1_COLUMNS, "selection", "x", "y")
 _INTEGERS = {"id", "size", "class", "selection"}
 
-# FWHM of a Gaussian for a size of one unit, by size type: 1 largest angular size, 2 Gaussian FWHM, 3
-# exponential scale.
-GAUSSIAN_PER_SIZE = np.array([np.nan, 2.355 / 5.0, 1.0, np.sqrt(2.0)])
-
 
 def read_sdc1(path: str | Path) -> np.ndarray:
     """Read a catalogue in the text format of SDC1.

@@ -11,7 +11,7 @@ from scipy.ndimage import map_coordinates
 
 from pipeline.crossmatch import match_pixels
 from pipeline.scorers import SUBSCORES, Sdc1Score, as_sdc1, score_sdc1
-from pipeline.scorers.sdc1_table import GAUSSIAN_PER_SIZE
+from survey_io.datasets.truth import GAUSSIAN_PER_SIZE
 
 # Sizes (arcsec at the 560 MHz beam of 1.5") that replace or bound the measured ones, in beams.
 CONSTANT_SIZES = tuple(product((0.3, 0.4, 0.6, 0.8), (0.13, 0.23, 0.35)))
