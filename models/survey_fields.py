@@ -6,12 +6,15 @@ by noise that the beam has smoothed: all that keeps what sources look like throu
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from models.fields import Field
+from models.fields import Batch, Field
 from models.loader import Sky, SkyFields, encode_targets, positive_radius
+from models.streams import my_numbers
 from models.visibility import Visibility, crowding_of
 from models.yolo.assign import IGNORED, assign_centres
 from models.yolo.head import HeadSpec
@@ -23,8 +26,7 @@ NOISY_SHARE, MOST_NOISE = 0.4, 0.8
 # The local rms is itself estimated.
 RMS_SCATTER = 0.03
 NOISE_SIDE = 512
-# Simulated skies are there against forgetting: they may be small and last longer than where they are all there is.
-SIMULATED_SIDE, RENEW = 384, 40
+SIMULATED_SIDE = 256
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def turn(
 
 
 class SurveyFields(SkyFields):
-    """Endless batches, a share of their fields real.
+    """Endless batches by number, a share of their fields real.
 
     Parameters
     ----------
@@ -114,26 +116,25 @@ class SurveyFields(SkyFields):
     augment : bool
         Turn fields and add noise.
     **others
-        ``batch``, ``size``, ``seed`` and ``pool`` of `SkyFields`.
+        ``batch``, ``size`` and ``seed`` of `SkyFields`, ``first`` and ``every`` of `models.streams.NumberedBatches`.
     """
 
     def __init__(
         self, spec: HeadSpec, skies: list[RealSky], *, visibility: Visibility, band: Band, share: float,
-        augment: bool = True, **others: int,
+        augment: bool = True, batch: int, size: int, seed: int, first: int = 0, every: int = 1,
     ):  # fmt: skip
-        super().__init__(spec, sky_size=SIMULATED_SIDE, renew=RENEW, **others)
+        super().__init__(spec, batch=batch, size=size, seed=seed, sky_size=SIMULATED_SIDE)
         self.skies, self.visibility, self.band, self.share, self.augment = skies, visibility, band, share, augment
-        if share >= 1:
-            # Nothing simulated is wanted, and none is made.
-            self.first = self.pool = 1
-            self.renew = 1 << 62
+        self.numbers = first, every
         areas = np.array([sky.area for sky in skies], float)
         self.chances = areas / areas.sum()
         self.noise: dict[int, np.ndarray] = {}
 
-    def draw(self, rng: np.random.Generator) -> Sky | None:
-        """See `PooledFields`."""
-        return None if self.share >= 1 else super().draw(rng)
+    def __iter__(self) -> Iterator[Batch]:
+        for number in itertools.count(*my_numbers(*self.numbers)):
+            rng = np.random.default_rng([self.seed, number])
+            # One small sky for the simulated fields of a batch: they are few, and there against forgetting.
+            yield self.make_batch([None if self.share >= 1 else self.draw(rng)], rng)
 
     def cut(self, sky: Sky | None, rng: np.random.Generator) -> Field:
         """See `PooledFields`."""

@@ -145,7 +145,7 @@ class SurveyLesson(DetectorLesson):
             part: [real_sky(image, split, part) for image, split in zip(self.images, self.splits, strict=True)]
             for part in (TRAIN, VALIDATION)
         }
-        self.visibility = self.learn_visibility(net if options.start else None)
+        self.visibility = self.learn_visibility(net if options.start is not None else None)
 
     def check(self) -> DataReport:
         """What a look at the data found."""
@@ -165,17 +165,21 @@ class SurveyLesson(DetectorLesson):
             found.append(seen[use])
         return fit_visibility(np.concatenate(rows), np.concatenate(found))
 
-    def fields(self, part: int, *, seed: int, share: float, augment: bool) -> SurveyFields:
+    def fields(
+        self, part: int, *, seed: int, share: float, augment: bool, first: int = 0, every: int = 1
+    ) -> SurveyFields:
         """Batches of a part of the images."""
         return SurveyFields(
             self.head, [sky for sky in self.parts[part] if sky.area], visibility=self.visibility,
             band=Band(self.own.demanded, self.own.ignored), share=share, augment=augment,
-            batch=self.options.batch, size=self.options.size, seed=seed, pool=self.options.pool,
+            batch=self.options.batch, size=self.options.size, seed=seed, first=first, every=every,
         )  # fmt: skip
 
-    def batches(self, *, seed: int) -> SurveyFields:
+    def batches(self, *, seed: int, first: int = 0, every: int = 1) -> SurveyFields:
         """See `models.training.Lesson`."""
-        return self.fields(TRAIN, seed=seed, share=self.own.share, augment=self.own.augment)
+        return self.fields(
+            TRAIN, seed=seed, share=self.own.share, augment=self.own.augment, first=first, every=every
+        )
 
     def held_out(self) -> list[Batch]:
         """Real fields of the validation part, as they are."""
