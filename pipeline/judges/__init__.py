@@ -35,7 +35,7 @@ Judge = Callable[..., Evaluation]
 Calibrator = Callable[..., dict[str, Any] | None]
 
 # Files of this folder that register judges, imported when one is first asked for.
-MODULES: tuple[str, ...] = ("boxes", "classes", "cubes", "cutouts", "images", "lines", "skies", "votes")
+MODULES: tuple[str, ...] = ("boxes", "classes", "cubes", "cutouts", "images", "lines", "skies", "survey", "votes")
 _judges: dict[str, Judge] = {}
 _calibrators: dict[str, Calibrator] = {}
 
