@@ -295,7 +295,9 @@ def _catalogue(
 
     gain = None
     if options.primary_beam is not None:
-        at = [(measured[axis] + 0.5) * factor - 0.5 for axis in ("x", "y")]
+        # A fit may end just outside of the image, where a response of the same size ends.
+        sides = dict(zip(("y", "x"), observation.shape, strict=True))
+        at = [np.clip((measured[axis] + 0.5) * factor - 0.5, 0, sides[axis] - 1) for axis in ("x", "y")]
         gain = primary_beam_gain(options.primary_beam, *observation.pixel_to_sky(*at))
     return build_catalogue(
         observation,

@@ -230,3 +230,18 @@ def make_voc() -> Callable[..., Path]:
         return root
 
     return make
+
+
+@pytest.fixture(scope="session")
+def small_survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulated image of 460 x 150 px, its truth and its primary beam, as ``skysift simulate`` writes them."""
+    from survey_io.simulate.continuum import SkyModel, simulate_continuum
+    from survey_io.simulate.tables import write_simulation
+
+    folder = tmp_path_factory.mktemp("survey")
+    sky = simulate_continuum(
+        (460, 150), beam_pixels=(3.2, 2.4, 0.6), seed=31, model=SkyModel(density=0.02), pixel_scale=0.5,
+        primary_beam_fwhm=1.5, centre=(0.01, -30.0),
+    )  # fmt: skip
+    write_simulation(sky, folder)
+    return folder

@@ -6,6 +6,7 @@ what this survey's sources look like and forgets nothing else.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from models.fields import Batch
 from models.lessons import lesson_options, register_lesson
 from models.survey_fields import Band, RealSky, SurveyFields
 from models.visibility import Visibility, crowding_of, design, fit_visibility, match_found
+from models.weights import load_weights
 from models.yolo.candidates import find_candidates
 from survey_io.datasets.report import DataReport
 from survey_io.datasets.ska_sdc1 import find_sdc1
@@ -145,14 +147,24 @@ class SurveyLesson(DetectorLesson):
             part: [real_sky(image, split, part) for image, split in zip(self.images, self.splits, strict=True)]
             for part in (TRAIN, VALIDATION)
         }
-        self.visibility = self.learn_visibility(net if options.start is not None else None)
+
+    @property
+    def description(self) -> str:
+        """What was trained on, for the card."""
+        names = ", ".join(image.observation.path.name for image in self.images)
+        return (
+            f"{self.options.size} px, {100 * self.own.share:.0f}% of them cut out of {names} (fold {self.own.fold} of "
+            f"{self.own.folds} left out), the others simulated radio continuum sky"
+        )
 
     def check(self) -> DataReport:
         """What a look at the data found."""
         return self.report
 
-    def learn_visibility(self, net: nn.Module | None) -> Visibility:
+    @cached_property
+    def visibility(self) -> Visibility:
         """How likely a source is found, by the network that is started from or, without one, by a threshold."""
+        net = None if self.options.start is None else load_weights(self.options.start)[0]
         rows, found = [], []
         for sky in self.parts[TRAIN]:
             s = sky.sources

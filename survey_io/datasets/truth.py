@@ -135,7 +135,7 @@ def _from_names(path: Path, table: Table, columns: dict[str, str]) -> Truth:
     major = values.get("major", nothing)
     minor = values.get("minor", major)
     return Truth(
-        values["ra"] % 360.0, values["dec"], values["flux"], np.fmax(major, minor), np.fmin(major, minor),
+        values["ra"] % 360.0, values["dec"], values["flux"], np.maximum(major, minor), np.minimum(major, minor),
         values.get("pa", nothing) % 180.0, apparent and chosen["major"] is not None, table,
     )  # fmt: skip
 
