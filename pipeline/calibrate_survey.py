@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 
 from models.lessons.survey import open_survey, split_image, survey_options
 from models.outline import load_outline
-from models.training import TrainOptions
+from models.train_options import TrainOptions
 from pipeline.calibrate import logit_of, match_truth, recommend_fits
 from pipeline.detect import Analysis
 from pipeline.gaussians import beam_area
@@ -50,7 +50,8 @@ def calibrate_survey(
     Parameters
     ----------
     model : str
-        Name or file of weights; their card's calibration is where this one begins.
+        Name or file of weights; their card's calibration is where this one begins, or that of the weights that the
+        recipe starts from.
     options : TrainOptions
         Of the recipe: where the images are and how they are split.
     report : callable
@@ -67,7 +68,8 @@ def calibrate_survey(
     found = [find_sources(image, model, threshold=0.0) for image in images]
     tables = [with_truth(one.table, image) for one, image in zip(found, images, strict=True)]
     parts = [split.part_at(table["y"], table["x"]) for table, split in zip(tables, splits, strict=True)]
-    before = Calibration(**card.calibration.get("reliability", {}))
+    begin = card.calibration or _start_calibration(options)
+    before = Calibration(**begin.get("reliability", {}))
     calibration = fit_reliability(found, tables, [part == VALIDATION for part in parts], images, before)
     for table, one, image in zip(tables, found, images, strict=True):
         table["p_real"] = calibration.probability(logit_of(table["score"]), shift_of(one, image, calibration))
@@ -80,11 +82,21 @@ def calibrate_survey(
     for name, factor in scale.items():
         likely[name] = likely[name] * factor
     fit_from, flux_weight = recommend_fits(likely)
-    entries = {**card.calibration, "fit_from": fit_from, "flux_weight": flux_weight, "scale": scale}
+    entries = {**begin, "fit_from": fit_from, "flux_weight": flux_weight, "scale": scale}
     entries["reliability"] = calibration.for_card()
     threshold, figures = choose_threshold(tables, images, splits, entries, side=own.block, exact=own.scorer == "sdc1")
     report(f"threshold {threshold} on the validation part, scale {scale}")
     return {"threshold": threshold, "calibration": entries, "score": {"survey_validation": figures}}
+
+
+def _start_calibration(options: TrainOptions) -> dict[str, Any]:
+    """What the card of the weights that a recipe starts from says; nothing for checkpoints, which have no card."""
+    from models.weights import SUFFIX, is_path, read_card
+
+    start = None if options.start is None else str(options.start)
+    if start is None or (is_path(start) and not start.endswith(SUFFIX)):
+        return {}
+    return read_card(start).calibration
 
 
 def with_truth(table: Table, image: SurveyImage) -> Table:

@@ -15,12 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from models.beam import beam_vector
+from models.checkpoints import start_from
 from models.detector_lesson import DetectorLesson
 from models.fields import Batch
 from models.lessons import lesson_options, register_lesson
+from models.registry import get_model
 from models.survey_fields import Band, RealSky, SurveyFields
 from models.visibility import Visibility, crowding_of, design, fit_visibility, match_found
-from models.weights import load_weights
 from models.yolo.candidates import find_candidates
 from survey_io.datasets.report import DataReport
 from survey_io.datasets.ska_sdc1 import find_sdc1
@@ -164,7 +165,11 @@ class SurveyLesson(DetectorLesson):
     @cached_property
     def visibility(self) -> Visibility:
         """How likely a source is found, by the network that is started from or, without one, by a threshold."""
-        net = None if self.options.start is None else load_weights(self.options.start)[0]
+        net = None
+        if self.options.start is not None:
+            # Not the network in training, which after a resumption is another one than at the start.
+            net = get_model(self.options.name).build(**self.options.model_options)
+            start_from(net, self.options.start, partial=self.options.start_partial)
         rows, found = [], []
         for sky in self.parts[TRAIN]:
             s = sky.sources
@@ -217,8 +222,6 @@ def real_sky(image: SurveyImage, split: SkySplit, part: int) -> RealSky:
 def look(net: nn.Module | None, sky: RealSky) -> tuple[np.ndarray, np.ndarray]:
     """Centres (n, 2) in px, (y, x), and log odds of what is found in the usable part of an image."""
     if net is None:
-        from models.registry import get_model
-
         found = get_model("threshold").build().find(sky.snr, sky.beam)
         score = np.clip(found["score"], 1e-9, 1 - 1e-9)
         odds = np.log(score / (1 - score))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from models.lessons.survey import open_survey, split_image, survey_options
 from models.outline import load_outline
-from models.training import TrainOptions
-from pipeline.judges import register_judge
+from models.train_options import TrainOptions
+from pipeline.calibrate_survey import calibrate_survey
+from pipeline.judges import register_calibrator, register_judge
 from pipeline.judges.evaluation import Evaluation
 from pipeline.survey_score import PartScore, find_sources, score_part
 from survey_io.datasets.sky_split import TEST
@@ -37,6 +39,14 @@ def judge_survey(
     (folder / f"{Path(weights).stem}_survey.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
     report(f"{weights}: " + ", ".join(f"{name} {value}" for name, value in numbers.items()))
     return evaluation_of(result, exact=own.scorer == "sdc1")
+
+
+@register_calibrator("survey", "sdc1")
+def calibrate_on_survey(
+    weights: Path, options: TrainOptions, *, folder: Path, report: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """See `pipeline.calibrate_survey.calibrate_survey`."""
+    return calibrate_survey(str(weights), options, report=report)
 
 
 def evaluation_of(result: PartScore, *, exact: bool) -> Evaluation:

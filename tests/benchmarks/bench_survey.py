@@ -39,6 +39,7 @@ def recipe(given: argparse.Namespace, fold: int) -> TrainOptions:
     files = {"image": given.image, "truth": given.truth}
     if given.primary_beam:
         files["primary_beam"] = given.primary_beam
+    del values["retrain"]
     own = {
         **values["lesson_options"], "images": [files], "fold": fold, "folds": given.folds, "scorer": given.scorer,
     }  # fmt: skip

@@ -50,7 +50,7 @@ def test_parts_and_visibility(small_survey: Path) -> None:
     assert torch.equal(first[0], second[0]) and (first[2] >= 0).any()
 
 
-def test_a_warm_start_from_weights_learns_and_resumes(small_survey: Path, tmp_path: Path) -> None:
+def test_a_warm_start_from_weights_learns(small_survey: Path, tmp_path: Path) -> None:
     net = get_model("light").build(**SMALL)
     save_weights(net, Card("light", SMALL), tmp_path / "start.safetensors")
     options = recipe(small_survey, tmp_path / "run", start=tmp_path / "start.safetensors", learning_rate=3e-3)
