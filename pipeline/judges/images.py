@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,11 +14,13 @@ from models.lessons import get_lesson
 from models.lessons.images import ImagesLesson, draw_pictures
 from models.training import TrainOptions
 from models.weights import load_weights
-from pipeline.judges import register_judge
+from pipeline.calibrate_classifier import fit_calibration, score_answers
+from pipeline.judges import register_calibrator, register_judge
 from pipeline.judges.evaluation import Evaluation
+from pipeline.reliability_picture import draw_reliability
 from pipeline.scorers import classification as scores
 
-__all__ = ["judge_images", "run_pieces"]
+__all__ = ["calibrate_images", "judge_images", "run_pieces"]
 
 
 @register_judge("images")
@@ -81,6 +84,34 @@ def judge_images(
         "accuracy", tuple(pictures.names[rows].tolist()), lambda which: float(right[which].mean()), numbers=numbers,
         pictures=tuple(files),
     )  # fmt: skip
+
+
+@register_calibrator("images")
+def calibrate_images(
+    weights: Path, options: TrainOptions, *, folder: Path, report: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Temperature fitted on the validation part, and scores of the test part, both read piece by piece.
+
+    Returns
+    -------
+    dict
+        "threshold", "calibration" and "score" for the card; ``folder`` receives the reliability diagram.
+    """
+    module, _ = load_weights(weights)
+    lesson: ImagesLesson = get_lesson(options.lesson)(module, options)
+    rows = {part: lesson.examples.pictures.rows(part) for part in ("validation", "test")}
+    targets = {part: lesson.examples.targets(which) for part, which in rows.items()}
+    calibration = fit_calibration(run_pieces(module, lesson, part="validation"), targets["validation"], module.answers)
+    raw = run_pieces(module, lesson)
+    score = score_answers(raw, targets["test"], module.answers, calibration)
+    plain, fitted = (one.probability(raw, module.answers) for one in (AnswerCalibration(), calibration))
+    right, stated = scores.top_class(targets["test"]["classes"].argmax(axis=1), fitted)
+    draw_reliability(
+        right, {"uncalibrated": plain.max(axis=1), "calibrated": stated}, folder / f"{weights.stem}_reliability.png",
+        title=f"{module.name}, {len(raw):,} held-out pictures",
+    )  # fmt: skip
+    report(f"{module.name}: {score}")
+    return {"threshold": 0.5, "calibration": calibration.for_card(), "score": score}
 
 
 def run_pieces(module, lesson, *, part: str = "test", engine: str = "auto") -> np.ndarray:

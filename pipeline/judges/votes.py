@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,13 +13,13 @@ from models.lessons import get_lesson
 from models.lessons.votes import VotesLesson
 from models.training import TrainOptions
 from models.weights import load_weights
-from pipeline.judges import register_judge
+from pipeline.judges import register_calibrator, register_judge
 from pipeline.judges.evaluation import Evaluation
 from pipeline.judges.images import run_pieces
 from pipeline.scorers import galaxy_zoo as scores
 from survey_io.datasets.galaxy_tree import KAGGLE_COLUMNS, conditional_fractions, cumulative_fractions
 
-__all__ = ["judge_votes"]
+__all__ = ["calibrate_votes", "judge_votes"]
 
 
 @register_judge("votes")
@@ -72,6 +73,18 @@ def judge_votes(
         "rmse37", names, lambda which: float(np.sqrt(errors[which].mean())), larger_is_better=False, numbers=numbers,
         pictures=(picture,),
     )  # fmt: skip
+
+
+@register_calibrator("votes")
+def calibrate_votes(
+    weights: Path, options: TrainOptions, *, folder: Path, report: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Nothing is fitted: fractions are what was learned. The score is that of the test part."""
+    numbers = judge_votes(weights, options, folder=folder, report=report).numbers
+    kept = ("examples", "rmse37", "rmse37_of_the_training_mean", "below_the_mean")
+    score = {name: round(numbers[name], 4) for name in kept}
+    score["accuracy_by_question"] = {one["name"]: one["accuracy"] for one in numbers["questions"] if one["count"]}
+    return {"threshold": 0.5, "calibration": {}, "score": score}
 
 
 def _write(names: tuple[str, ...], predicted: np.ndarray, path: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from models.registry import get_model
 from models.training import TrainOptions
 from models.weights import Card, save_weights
-from pipeline.judges import compare, get_judge, judge_name
+from pipeline.judges import compare, find_calibrator, get_judge, judge_name
 from survey_io.datasets.galaxy_tree import KAGGLE_COLUMNS
 
 
@@ -63,6 +63,10 @@ def test_a_classifier_is_judged_by_its_test_pictures(shades, tmp_path):
     assert all(path.is_file() for path in bad.pictures) and [path.name for path in bad.pictures][-1] == "mistakes.png"
     assert compare(good, bad).better() and not compare(bad, good).better()
     assert lines[0].startswith("photographs: accuracy 1.0000")
+    found = find_calibrator(options)(weights[0], options, folder=tmp_path, report=lines.append)
+    assert found["score"]["accuracy"] == 1.0 and found["score"]["examples"] == len(good.units)
+    # All were right: the fitted probabilities are nearer to 1.
+    assert found["calibration"]["slope"][0] > 1 and (tmp_path / "1_reliability.png").is_file()
 
 
 def test_votes_are_judged_against_the_mean(tmp_path):
@@ -96,3 +100,6 @@ def test_votes_are_judged_against_the_mean(tmp_path):
     table = (tmp_path / "out" / "votes.csv").read_text().splitlines()
     assert table[0].startswith("GalaxyID,Class1.1") and len(table) == 21
     assert found.pictures[0].is_file()
+    told = find_calibrator(options)(tmp_path / "votes.safetensors", options, folder=tmp_path / "out")
+    assert told["score"]["rmse37"] == pytest.approx(found.value, abs=1e-4) and told["calibration"] == {}
+    assert told["score"]["accuracy_by_question"]["smooth_or_features"] == 1.0
