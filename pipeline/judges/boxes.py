@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +15,10 @@ from models.weights import load_weights
 from models.yolo.photographs import Things
 from survey_io.datasets.photographs import Photograph, read_photograph
 
+from ..calibrate_photographs import calibrate_photographs
 from ..photographs import PhotographFinder, found_boxes, true_boxes
 from ..scorers.average_precision import VocMatches, coco_scores
-from . import register_judge
+from . import register_calibrator, register_judge
 from .evaluation import Evaluation
 
 
@@ -59,6 +61,15 @@ def judge_boxes(
         numbers=numbers,
         pictures=pictures,
     )
+
+
+@register_calibrator("boxes")
+def calibrate_boxes(
+    weights: str | Path, options: TrainOptions, *, folder: Path, report: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """See `pipeline.calibrate_photographs.calibrate_photographs`; by the validation part of the recipe's data."""
+    module, _ = load_weights(weights)
+    return calibrate_photographs(weights, BoxesLesson(module, options).parts.validation, report=report)
 
 
 def draw_curves(matches: VocMatches, classes: tuple[str, ...], path: Path) -> None:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from models.lessons import get_lesson
 from models.registry import get_model
 from models.training import TrainOptions, train
 from models.weights import Card, load_weights, save_weights
-from pipeline.calibrate_photographs import calibrate_photographs, even_odds
-from pipeline.judges import compare, get_judge, judge_name
+from pipeline.calibrate_photographs import even_odds
+from pipeline.judges import compare, find_calibrator, get_judge, judge_name
 from pipeline.photographs import PhotographFinder
 from pipeline.scorers.average_precision import FoundBoxes, TrueBoxes, VocMatches
 
@@ -38,12 +39,8 @@ def trained(make_voc, tmp_path_factory):
 
 def test_things_are_found_where_they_are_on_images_of_any_shape(trained) -> None:
     path, options = trained
-    lesson = get_judge  # the judge reads the same parts
-    assert lesson is not None
     finder = PhotographFinder(path, engine="torch")
     module, _ = load_weights(path)
-    from models.lessons import get_lesson
-
     items = get_lesson("boxes")(module, options).parts.test.items
     hits = total = 0
     for item in items:
@@ -63,12 +60,9 @@ def test_things_are_found_where_they_are_on_images_of_any_shape(trained) -> None
 
 def test_calibration_and_judge_tell_the_same_story_of_other_images(trained, tmp_path) -> None:
     path, options = trained
-    module, card = load_weights(path)
-    from models.lessons import get_lesson
-
-    validation = get_lesson("boxes")(module, options).parts.validation
+    _, card = load_weights(path)
     lines: list[str] = []
-    found = calibrate_photographs(path, validation, report=lines.append)
+    found = find_calibrator(options)(path, options, folder=tmp_path, report=lines.append)
     assert 0 < found["threshold"] < 1 and set(found["calibration"]) == {"overlap", "quality"}
     assert found["score"]["validation_map50"] > 0.3 and len(lines) == 1
 
