@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from models.distributed import is_main, launched
 from models.registry import get_model
 from models.train_options import TrainOptions
 from models.training import make_lesson, train
@@ -28,7 +29,12 @@ from survey_io.errors import OptionError
 def retrain(
     options: TrainOptions, retrain: RetrainOptions | None = None, *, report: Callable[[str], None] = print
 ) -> Path:
-    """Run all stages here; returns the weights file in the output folder."""
+    """Run all stages here; returns the weights file in the output folder.
+
+    Of the processes that torchrun started all train; process 0 does all the rest, and the others give its checkpoint.
+    """
+    if launched() and not is_main():
+        return train(options, report=report)
     with Retraining(options, retrain, report=report) as run:
         for stage in STAGES.values():
             stage(run)
@@ -80,7 +86,8 @@ def fit(run: Retraining) -> dict[str, Any]:
         history = json.loads((run.folder / "history.json").read_text(encoding="utf-8"))
         return {"checkpoint": checkpoint.name, "last": history[-1], "files": [checkpoint.name]}
 
-    return run.stages.run("fit", run.identity, work)
+    # The other processes of torchrun wait for process 0 there; a training that is at its end has nothing to do.
+    return run.stages.run("fit", run.identity, work, again=launched())
 
 
 def publish_weights(run: Retraining) -> dict[str, Any]:

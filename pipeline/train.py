@@ -49,7 +49,8 @@ def publish(checkpoint: Path, options: TrainOptions, *, command: str = "", repor
     module = get_model(state["name"]).build(**state["model_options"])
     module.load_state_dict(state["average"])
     path = checkpoint.with_name(f"{state['name']}.safetensors")
-    drawn = state["step"] * options.batch * options.accumulate * options.devices
+    # Counted by the training, which knows how many processes torchrun started.
+    drawn = state.get("taken", state["step"] * options.accumulate * options.devices) * options.batch
     last = state["history"][-1]
     scaling, seen = _what_it_learnt(module, options)
     card = Card(
