@@ -17,6 +17,9 @@ from flows.runners import list_clusters, read_cluster
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = [ROOT / "deploy" / name for name in ("setup.sh", "demo.sh", "test.sh")] + [ROOT / ".ci" / "run"]
+BATCH = sorted((ROOT / "deploy" / "slurm").glob("*.sbatch"))
+RUN_BOOK = (ROOT / "deploy" / "README.md").read_text(encoding="utf-8")
+DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
 PREFECT = yaml.safe_load((ROOT / "deploy" / "prefect.yaml").read_text(encoding="utf-8"))
 
 
@@ -38,12 +41,123 @@ def test_deployments_name_flows(entry: dict) -> None:
     path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
     assert path.is_file(), f"{entry['entrypoint']}: no such file"
     functions = {
-        node.name: {ast.unparse(decorator).split("(")[0] for decorator in node.decorator_list}
+        node.name: node
         for node in ast.parse(path.read_text(encoding="utf-8")).body
         if isinstance(node, ast.FunctionDef)
     }
-    assert "flow" in functions.get(name, set()), f"{entry['entrypoint']} is not a flow"
-    assert entry["work_pool"]["name"]
+    decorators = {ast.unparse(one).split("(")[0] for one in functions[name].decorator_list}
+    assert "flow" in decorators, f"{entry['entrypoint']} is not a flow"
+    assert f"prefect work-pool create --type process {entry['work_pool']['name']}\n" in RUN_BOOK
+    known = {argument.arg for argument in functions[name].args.args}
+    for values in [entry.get("parameters", {}), *(one["parameters"] for one in entry.get("schedules", ()))]:
+        assert set(values) <= known, f"{name} takes {known}"
+        assert values.get("recipe", "light") in recipe_names()
+
+
+def recipe_names() -> set[str]:
+    return {path.stem for path in (ROOT / "flows" / "recipes").glob("*.yaml")}
+
+
+def test_schedules_are_examples_until_they_are_started() -> None:
+    schedules = [one for entry in PREFECT["deployments"] for one in entry.get("schedules", ())]
+    assert schedules and not any(one["active"] for one in schedules)
+
+
+@pytest.mark.parametrize("script", BATCH, ids=lambda path: path.name)
+def test_batch_scripts_parse_and_can_be_requeued(script: Path) -> None:
+    done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    text = script.read_text(encoding="utf-8")
+    assert text.startswith("#!/bin/bash\n#SBATCH ") and "\nset -euo pipefail\n" in text
+    asked = re.findall(r"^#SBATCH --([\w-]+)(?:=(.+))?$", text, re.M)
+    assert {"requeue", "signal", "time", "nodes", "gpus-per-node"} <= {name for name, _ in asked}
+    assert dict(asked)["signal"] == "B:USR1@300" and "trap stop USR1" in text and "--resume" in text
+
+
+def test_batch_scripts_stop_and_go_on_alike() -> None:
+    ends = {path.read_text().partition("training=$!")[2].replace(path.name, "") for path in BATCH}
+    assert len(BATCH) == 2 and len(ends) == 1
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Each call of skysift in deploy/, as what it stands in and its words."""
+    texts = {path.name: path.read_text(encoding="utf-8").replace("\\\n", " ") for path in BATCH}
+    texts |= {
+        "prefect.yaml": "",
+        "README.md": RUN_BOOK.replace("\\\n", " "),
+        "Dockerfile": DOCKERFILE.replace("\\\n#", " "),
+    }
+    call = re.compile(
+        r"(?:(?<![-\w/.])(?:skysift|flows\.cli)|skysift-train)\s+((?:train|detect|models|demo|evaluate)\b[^`|&#)';]*)"
+    )
+    return [(name, words.split()) for name, text in texts.items() for words in call.findall(text.replace("\n", " ;"))]
+
+
+def test_commands_in_deploy_exist() -> None:
+    from typer.main import get_command
+
+    from flows.cli import app
+
+    found = commands()
+    assert len(found) > 15
+    assert {name for name, _ in found} >= {"train.sbatch", "train-nodes.sbatch", "README.md", "Dockerfile"}
+    for name, words in found:
+        command = get_command(app).commands[words[0]]
+        if words[0] == "models" and len(words) > 1:
+            command = command.commands[words[1]]
+        known = {option for one in command.params for option in one.opts}
+        for word in words[1:]:
+            if word.startswith("-"):
+                assert word.partition("=")[0] in known, f"deploy/{name}: {' '.join(words)}"
+        if words[0] == "train" and len(words) > 1 and words[1][0].islower():
+            assert words[1] in recipe_names(), f"deploy/{name}: {' '.join(words)}"
+
+
+def test_recipes_and_files_in_the_run_book_exist() -> None:
+    for path in re.findall(r"\bdeploy/[\w./-]+\w", RUN_BOOK):
+        assert (ROOT / path).exists() or path == "deploy/clusters/NAME.yaml", path
+    for recipe in re.findall(r"\.sbatch ([a-z][\w-]+)|--param recipe=(\S+)", RUN_BOOK):
+        assert set(recipe) - {""} <= recipe_names(), recipe
+
+
+def test_options_of_training_in_the_run_book_exist() -> None:
+    from models.train_options import TrainOptions
+    from pipeline.retrain_options import RetrainOptions
+
+    names = re.findall(r"--set\s+([\w.]+)=|changes='\[\"([\w.]+)=", RUN_BOOK)
+    assert len(names) > 3
+    for name in filter(None, (one for pair in names for one in pair)):
+        section, _, key = name.rpartition(".")
+        assert key in {"": TrainOptions, "retrain": RetrainOptions}[section].model_fields, name
+
+
+def test_variables_in_deploy_are_read_somewhere() -> None:
+    folders = ("survey_io", "models", "pipeline", "flows", "deploy")
+    sources = [
+        path
+        for folder in folders
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".sbatch", ".sh", ".yaml")
+    ]
+    code = "".join(path.read_text(encoding="utf-8") for path in sources)
+    unit = (ROOT / "deploy" / "skysift-worker.service").read_text(encoding="utf-8")
+    for name in set(re.findall(r"\bSKYSIFT_[A-Z]+\b", RUN_BOOK + DOCKERFILE + unit)):
+        assert name in code, name
+
+
+def test_the_container_has_a_target_to_train_in() -> None:
+    """Ordinary user, volumes, torch from the index that the build names; the default target is that of detection."""
+    stages = re.split(r"^FROM ", DOCKERFILE, flags=re.M)[1:]
+    targets = {re.match(r"\S+ AS (\w+)", stage)[1]: stage for stage in stages}
+    assert list(targets) == ["base", "train", "detect"]
+    assert '--index-url "$TORCH_INDEX"' in targets["base"] and 'ENTRYPOINT ["skysift"]' in targets["base"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert next(one for one in project["dependencies"] if one.startswith("torch==")) in targets["base"]
+    for name in ("train", "detect"):
+        assert "\nUSER ${USER_ID}\n" in targets[name] and "FROM" not in targets[name]
+    assert 'VOLUME ["/data", "/models", "/runs"]' in targets["train"]
+    for source in re.findall(r"^COPY (.+) \S+$", DOCKERFILE, re.M):
+        assert all((ROOT / one).exists() for one in source.split()), source
 
 
 @pytest.mark.parametrize("name", list_clusters())
@@ -92,9 +206,7 @@ def test_the_package_promises_what_is_there() -> None:
     assert "fastapi<0.151" in project["dependencies"], "Prefect 3.8 dies with later FastAPI releases"
 
 
-@pytest.mark.parametrize(
-    "recipe", sorted((ROOT / "flows" / "recipes").glob("*.yaml")), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("recipe", sorted((ROOT / "flows" / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_recipes_name_a_model_and_what_they_are(recipe: Path) -> None:
     from flows.recipe_files import list_recipes, resolve_recipe
     from models.registry import get_model, list_models
