@@ -9,29 +9,14 @@ import numpy as np
 from models.detections import Detections
 from pipeline.cube_finders import CubeFinderSpec
 from pipeline.merge import owned
+from survey_io.cube_snr import read_cube_snr
 from survey_io.tiles import Tile, plan_tiles
 
 Arrays = dict[str, np.ndarray]
-Window3 = tuple[slice, slice, slice]
 
 # A quarter of the negated cube is searched, in blocks of these sides, but no less and no more than so many voxels.
 NEGATIVE_BLOCK = (512, 128, 128)
 NEGATIVE_SHARE, NEGATIVE_VOXELS = 0.25, (8_000_000, 64_000_000)
-
-
-def read_cube_snr(pixels: Any, noise: Any, window: Window3) -> np.ndarray:
-    """S/N of a window, float32; NaN where blank, flagged, outside the cube, or without a noise estimate."""
-    good = noise.good(window)
-    if not good.any():
-        # Nothing to read: of a cube with many flagged channels that saves most of the time.
-        return np.full(tuple(side.stop - side.start for side in window), np.nan, np.float32)
-    voxels = pixels.read(window)
-    voxels -= noise.level(window)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        voxels /= noise.rms(window)
-    voxels[~np.broadcast_to(good, voxels.shape)] = np.nan
-    voxels[~np.isfinite(voxels)] = np.nan
-    return voxels
 
 
 def find_cube_piece(pixels: Any, noise: Any, finder: CubeFinderSpec, tile: Tile, negative: bool = False) -> Arrays:

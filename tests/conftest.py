@@ -245,3 +245,15 @@ def small_survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     write_simulation(sky, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_sdc2(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, object]:
+    """A simulated cube of 72 channels and 132 x 44 px by the names of SDC2, and its model (seed 5)."""
+    from survey_io.simulate.hi import HiModel, simulate_hi, write_hi
+
+    folder = tmp_path_factory.mktemp("sdc2")
+    model = HiModel(shape=(72, 132, 44), density=500.0, least_flux=12.0, first_frequency=1.0e9, continuum=0.0)
+    paths = write_hi(model, *simulate_hi(model, seed=5), folder, name="sky_ldev_v2")
+    paths["truth"].rename(folder / "sky_ldev_truthcat_v2.txt")
+    return folder, model

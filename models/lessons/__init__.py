@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from models.training import Lesson, TrainOptions
 
 # Files of this folder that register lessons, imported when a name is first asked for.
-MODULES: tuple[str, ...] = ("boxes", "cutouts", "images", "survey", "votes")
+MODULES: tuple[str, ...] = ("boxes", "cube_survey", "cutouts", "images", "survey", "votes")
 _lessons: dict[str, Callable[..., Any]] = {}
 
 OptionsModel = TypeVar("OptionsModel", bound=BaseModel)

@@ -35,7 +35,9 @@ Judge = Callable[..., Evaluation]
 Calibrator = Callable[..., dict[str, Any] | None]
 
 # Files of this folder that register judges, imported when one is first asked for.
-MODULES: tuple[str, ...] = ("boxes", "classes", "cubes", "cutouts", "images", "lines", "skies", "survey", "votes")
+MODULES: tuple[str, ...] = (
+    "boxes", "classes", "cube_survey", "cubes", "cutouts", "images", "lines", "skies", "survey", "votes",
+)  # fmt: skip
 _judges: dict[str, Judge] = {}
 _calibrators: dict[str, Calibrator] = {}
 
