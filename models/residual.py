@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -72,9 +73,9 @@ class PictureClassifier(nn.Module):
         self.answers = Answers(tuple(classes))
         self.options["classes"] = list(classes)
 
+    @abstractmethod
     def _last(self, outputs: int) -> nn.Module:
         """A new last layer, which ``self.answer`` is."""
-        raise NotImplementedError
 
     def lesson(self, options: TrainOptions) -> ClassifierLesson:
         """Pictures with classes, in ``options.data``."""
