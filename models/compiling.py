@@ -25,7 +25,7 @@ def compile_network(net: nn.Module, device: torch.device, report: Callable[[str]
         reason = " ".join(str(error).split())[:120]
         report(f"compile: not compiled, there is no working compiler for {device.type} here ({reason})")
         return False
-    net.compile(dynamic=False)
+    net.compile()
     return True
 
 
