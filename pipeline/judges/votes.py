@@ -112,7 +112,7 @@ def _draw(wanted: np.ndarray, predicted: np.ndarray, questions: list[scores.Ques
     right.invert_yaxis()
     right.set_xlim(0, 1)
     right.set_xlabel("share of galaxies with the right answer")
-    right.legend(loc="lower left", fontsize=8)
+    right.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8, frameon=False)
     figure.tight_layout()
     figure.savefig(path, dpi=90)
     return path
