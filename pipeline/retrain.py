@@ -22,7 +22,7 @@ from pipeline.retrain_options import RetrainOptions
 from pipeline.retrain_report import write_report
 from pipeline.retrain_run import Retraining
 from pipeline.runs import version
-from pipeline.train import publish
+from pipeline.train import checkpoint_facts, publish
 from survey_io.errors import OptionError
 
 
@@ -79,12 +79,14 @@ def prepare(run: Retraining) -> dict[str, Any]:
 
 
 def fit(run: Retraining) -> dict[str, Any]:
-    """Train, from the last checkpoint of a run that resumes."""
+    """Train, from the last checkpoint of a run that resumes.
+
+    Of several processes that torchrun started all come here, and only one to the other stages.
+    """
 
     def work() -> dict[str, Any]:
         checkpoint = train(run.options, report=run.report)
-        history = json.loads((run.folder / "history.json").read_text(encoding="utf-8"))
-        return {"checkpoint": checkpoint.name, "last": history[-1], "files": [checkpoint.name]}
+        return {"checkpoint": checkpoint.name, **checkpoint_facts(checkpoint), "files": [checkpoint.name]}
 
     # The other processes of torchrun wait for process 0 there; a training that is at its end has nothing to do.
     return run.stages.run("fit", run.identity, work, again=launched())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from datetime import UTC, datetime
@@ -13,14 +12,12 @@ from models.weights import write_whole
 from pipeline.retrain_run import Retraining
 from pipeline.runs import version
 
+# As models.train_log draws it.
 CURVE = "learning_curve.png"
 
 
 def write_report(run: Retraining) -> dict[str, Any]:
-    """Write ``report.md``, ``report.json`` and the learning curve into the output folder; give what the JSON holds."""
-    history = _read(run.folder / "history.json") or []
-    if len(history) > 1:
-        draw_curve(history, run.folder / CURVE)
+    """Write ``report.md`` and ``report.json`` into the output folder; give what the JSON holds."""
     values = {
         "model": run.options.name,
         "name": run.name,
@@ -39,7 +36,7 @@ def write_report(run: Retraining) -> dict[str, Any]:
         "registered": run.result("register"),
         "decision": run.result("promote"),
         "seconds": run.stages.seconds(),
-        "cost": cost_of(run.folder),
+        "cost": run.result("fit")["cost"],
         "machine": {"cores": os.cpu_count(), "processor": platform.machine(), "skysift": version("skysift")},
     }
     run.write("report.json", values)
@@ -47,11 +44,6 @@ def write_report(run: Retraining) -> dict[str, Any]:
     write_whole(run.folder / "report.md", text.encode())
     run.report(f"{run.folder / 'report.md'}: {values['decision']['line']}")
     return values
-
-
-def cost_of(folder: Path) -> dict[str, Any]:
-    """What the trainer says of the run's cost, where it says so."""
-    return _read(folder / "cost.json") or {}
 
 
 def markdown(values: dict[str, Any], *, curve: bool) -> list[str]:
@@ -124,27 +116,3 @@ def _number(value: Any) -> str:
 
 def _without_draws(judged: dict[str, Any] | None) -> dict[str, Any] | None:
     return None if judged is None else {name: one for name, one in judged.items() if name != "draws"}
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def draw_curve(history: list[dict[str, float]], path: Path) -> None:
-    """Draw every term on the held-out examples over the step, one below the other."""
-    from matplotlib.figure import Figure
-
-    names = [name for name in history[-1] if name not in ("step", "minutes")][:6]
-    figure = Figure(figsize=(7, 1.9 * len(names) + 0.6))
-    axes = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
-    for name, axis in zip(names, axes, strict=True):
-        axis.plot([one["step"] for one in history], [one.get(name, float("nan")) for one in history], marker=".")
-        axis.set_ylabel(name)
-        axis.grid(alpha=0.3)
-    axes[-1].set_xlabel("step")
-    axes[0].set_title("held-out examples", fontsize=10)
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -60,8 +61,7 @@ def publish(checkpoint: Path, options: TrainOptions, *, command: str = "", repor
         trained_on=f"{drawn:,} {seen}",
         seed=options.seed,
         command=command or command_line(options),
-        cost=f"{state['seconds'] / 60:.0f} minutes on {os.cpu_count()} cores ({platform.machine()}), "
-        f"{state['step']:,} steps",
+        cost=_cost_in_words(state),
         score={"held_out_loss": round(last["loss"], 4)},
         threshold=0.5 if get_model(options.name).reads != "photograph" else None,
     )
@@ -75,6 +75,24 @@ def publish(checkpoint: Path, options: TrainOptions, *, command: str = "", repor
         save_weights(module, card, path)
     report(f"{path}: threshold {card.threshold}, calibration {card.calibration}")
     return path
+
+
+def checkpoint_facts(checkpoint: Path) -> dict[str, Any]:
+    """Of a checkpoint its last check on held-out examples ("last"), and what it cost ("cost")."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    return {"last": state["history"][-1], "cost": state.get("cost", {})}
+
+
+def _cost_in_words(state: dict[str, Any]) -> str:
+    """Time, machine, and where the trainer tells, multiplications and energy."""
+    words = [f"{state['seconds'] / 60:.0f} minutes on {os.cpu_count()} cores ({platform.machine()})"]
+    words.append(f"{state['step']:,} steps")
+    cost = state.get("cost", {})
+    if cost.get("macs_per_example"):
+        words.append(f"{cost['macs_per_example']:.3g} multiply-accumulates per example")
+    if cost.get("energy_joules"):
+        words.append(f"{cost['energy_joules'] / 3.6e6:.3g} kWh")
+    return ", ".join(words)
 
 
 def _what_it_learnt(module: nn.Module, options: TrainOptions) -> tuple[str, str]:

@@ -74,9 +74,14 @@ def train(
     url = configured_api_url()
     if url:
         require_server(url)
-    if flow or url:
+    from models.distributed import is_main
+
+    # Of several processes that torchrun started one is the flow; the others help it to train.
+    if (flow or url) and is_main():
         from flows.train import run_flow as run
     else:
         from pipeline.retrain import retrain as run
-    print(run(options, retrain), file=sys.stdout, flush=True)
+    weights = run(options, retrain)
+    if is_main():
+        print(weights, file=sys.stdout, flush=True)
     return 0
