@@ -236,7 +236,8 @@ class BoxesLesson:
         """Side of the canvas of batch number ``index``: small images first, which cost less, and large ones last."""
         if not self.own.first_size:
             return self.size
-        share = min(1.0, index / max(1, 0.7 * self.options.steps))
+        step = index // (self.options.accumulate * self.options.devices)
+        share = min(1.0, step / max(1, 0.7 * self.options.steps))
         return int(32 * round((self.own.first_size + share * (self.size - self.own.first_size)) / 32))
 
     def batches(self, *, seed: int, first: int = 0, every: int = 1) -> NumberedBatches:

@@ -97,6 +97,8 @@ def test_parts_are_disjoint_and_canvases_grow(make_voc, tmp_path) -> None:
     assert not names[0] & names[1] and len(names[0] | names[1]) == 12 and names[1]
     sizes = [lesson.size_of(k) for k in range(101)]
     assert sizes[0] == 32 and sizes[-1] == 96 and sizes == sorted(sizes) and sizes[70] == 96
+    twice = settings.model_copy(update={"lesson_options": own, "accumulate": 2})
+    assert [build(twice)[1].size_of(k) for k in (2 * 35, 2 * 70)] == [sizes[35], 96]
     assert lesson.check().counts["train"].keys() == set(CLASSES)
 
 
