@@ -10,4 +10,4 @@ Classifiers of pictures (`models.residual.PictureClassifier`) have ``side`` and 
 ``prepare(pixels)``. Without classes of their own they take those of the data that they are trained on.
 """
 
-MODULES = ("cutouts", "galaxy", "molecules", "stellar", "transits", "vision")
+MODULES = ("cutouts", "darknet19", "galaxy", "molecules", "stellar", "transits", "vision")

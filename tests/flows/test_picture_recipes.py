@@ -65,10 +65,18 @@ def gz2_answers(folder):
         paint(folder / "images_training_rev1" / f"{k}.jpg", k, 60)
 
 
+def imagenet(folder):
+    # A hundredth of the training pictures validates.
+    for k in range(8 * COUNT):
+        paint(folder / "train" / f"n0{k % 3}" / f"n0{k % 3}_{k}.JPEG", k, 60)
+    for k in range(9):
+        paint(folder / "val" / f"n0{k % 3}" / f"ILSVRC2012_val_{k:08d}.JPEG", 1000 + k, 60)
+
+
 @pytest.mark.parametrize(
     ("recipe", "make", "classes"),
     [("mnist", mnist, 10), ("cifar10", cifar10, 10), ("asirra", asirra, 2), ("gz2-classes", gz2_classes, 3),
-     ("gz2-answers", gz2_answers, 37)],
+     ("gz2-answers", gz2_answers, 37), ("imagenet-darknet19", imagenet, 3)],
 )  # fmt: skip
 def test_recipe_takes_a_step_on_its_layout(tmp_path, recipe, make, classes):
     text = (RECIPES / f"{recipe}.yaml").read_text(encoding="utf-8")
