@@ -75,7 +75,7 @@ def export(
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as scratch:
             made = Path(scratch) / target.name
             write(module, made)
-            difference = _disagreement(module, made, run)
+            difference = disagreement(module, made, run)
             if difference > TOLERANCE:
                 raise SkysiftError(
                     f"{target}: the exported graph differs from torch by {difference:.1e} of the largest "
@@ -107,7 +107,7 @@ def describe(module: nn.Module) -> dict[str, Any]:
     return {**told, "image": {"shape": list(network_inputs(module)[0].shape), "values": "0 to 1"}}
 
 
-def _disagreement(module: nn.Module, path: Path, run: Callable[..., np.ndarray]) -> float:
+def disagreement(module: nn.Module, path: Path, run: Callable[..., np.ndarray]) -> float:
     """Largest difference between graph and torch over the largest output, on shapes never traced with."""
     import torch
 

@@ -24,6 +24,7 @@ OWNERS = {
     "onnxruntime": ("models/engines",),
     "openvino": ("models/engines",),
     "tensorrt": ("models/engines",),
+    "tensorrt_rtx": ("models/engines",),
     "dask": ("survey_io", "pipeline/tasks.py", "flows/runners.py"),
     "distributed": ("survey_io", "pipeline/tasks.py", "flows/runners.py"),
     "prefect": ("flows",),

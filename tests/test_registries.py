@@ -42,9 +42,10 @@ def test_every_file_registers_a_model_and_every_model_has_a_file(kind):
     assert modules == {f"models.{kind}s.{stem}" for stem in files}
 
 
-def test_every_engine_has_its_file_and_is_installed_here():
+def test_every_engine_has_its_file_and_runs_here_unless_it_needs_a_gpu():
     files = {path.stem.removesuffix("_engine") for path in (ROOT / "models" / "engines").glob("*_engine.py")}
-    assert files == set(list_engines()) == set(available_engines())
+    assert files == set(list_engines())
+    assert set(list_engines()) - set(available_engines()) <= {"tensorrt"}
 
 
 @pytest.mark.parametrize("name", list_models())

@@ -1,4 +1,4 @@
-"""``skysift export``: a network for other programs."""
+"""``skysift export``: a network for other programs, or as an engine for a GPU."""
 
 from __future__ import annotations
 
@@ -6,14 +6,41 @@ from pathlib import Path
 
 import typer
 
+from survey_io.errors import OptionError
+
 
 def export(
     model: str = typer.Argument("light", metavar="[MODEL]", help="Name of weights, or a weights file."),
     output: Path = typer.Option(Path("."), "-o", "--output", help="File to write, or a folder."),
     format: str = typer.Option("onnx", "--format", help="onnx or openvino."),
+    engine: str | None = typer.Option(None, "--engine", help="tensorrt: build an engine, its ONNX beside it."),
+    precision: str | None = typer.Option(None, "--precision", help="The engine's: fp16, bf16 or f32 [default: fp16]."),
+    target: str | None = typer.Option(None, "--target", help="Its GPUs, as sm89,sm120 [default: the one here]."),
+    batch: str | None = typer.Option(None, "--batch", help="The engine's least, likeliest and largest, as 1,8,16."),
+    tile: str | None = typer.Option(None, "--tile", help="The same of a tile's sides, as 64,512,2048."),
 ) -> int:
-    """Write a network as an ONNX or OpenVINO graph, checked against torch."""
-    from models.export import export as run
+    """Write a network as an ONNX or OpenVINO graph, or as a TensorRT engine; the graph is checked against torch."""
+    if engine is None:
+        given = {"--precision": precision, "--target": target, "--batch": batch, "--tile": tile}
+        unused = [option for option, value in given.items() if value is not None]
+        if unused:
+            raise OptionError(f"{', '.join(unused)}: of engines only, say --engine tensorrt or leave it out")
+        from models.export import export as run
 
-    print(run(model, output, format=format))
+        print(run(model, output, format=format))
+        return 0
+    from models.export_engine import export_engine
+
+    shapes = {name: _three(name, text) for name, text in (("batch", batch), ("tile", tile)) if text is not None}
+    targets = [one.strip().lower() for one in (target or "").split(",") if one.strip()]
+    print(export_engine(model, output, engine=engine, precision=precision or "fp16", targets=targets, **shapes))
     return 0
+
+
+def _three(option: str, text: str) -> tuple[int, int, int]:
+    """Three numbers from text; one stands for all."""
+    parts = text.split(",")
+    if len(parts) not in (1, 3) or not all(part.strip().isdecimal() for part in parts):
+        raise OptionError(f"--{option} {text!r}: expected one number, or the least, likeliest and largest as 1,8,16")
+    least, likely, largest = (int(part) for part in (parts * 3)[:3])
+    return least, likely, largest

@@ -21,9 +21,10 @@ from survey_io.errors import OptionError
 if TYPE_CHECKING:
     from torch import nn
 
-PRECISIONS = ("f32", "bf16")
-# Fastest first (engines.md: OpenVINO 1.6 times torch, ONNX Runtime between them).
-_PREFERENCE = ("openvino", "onnx", "torch")
+PRECISIONS = ("f32", "bf16", "fp16")
+# Fastest first (engines.md: OpenVINO 1.6 times torch, ONNX Runtime between them). TensorRT is run when it is asked for:
+# it comes to the front once its tests have run on cards.
+_PREFERENCE = ("openvino", "onnx", "torch", "tensorrt")
 
 
 @runtime_checkable
@@ -70,14 +71,26 @@ class _Backend:
     name: str
     requires: tuple[str, ...]
     precisions: tuple[str, ...]
+    why_not: Callable[[], str]
     build: Callable[..., Engine]
+
+    def unusable(self) -> str:
+        """Why this machine cannot run the engine, as the end of "engine NAME"; empty where it can."""
+        missing = [library for library in self.requires if importlib.util.find_spec(library) is None]
+        if missing:
+            return f"needs {', '.join(missing)}, not installed here: pip install {' '.join(missing)}"
+        return self.why_not()
 
 
 _backends: dict[str, _Backend] = {}
 
 
 def register_engine(
-    name: str, *, requires: tuple[str, ...], precisions: tuple[str, ...] = ("f32",)
+    name: str,
+    *,
+    requires: tuple[str, ...] = (),
+    precisions: tuple[str, ...] = ("f32",),
+    why_not: Callable[[], str] = str,
 ) -> Callable[[Callable[..., Engine]], Callable[..., Engine]]:
     """Register the decorated builder ``build(module, *, precision, threads) -> Engine``.
 
@@ -89,28 +102,26 @@ def register_engine(
         Libraries without which the engine is not available.
     precisions : tuple of str
         Those of `PRECISIONS` that it can compute in.
+    why_not : callable
+        Answers why this machine cannot run it ("needs ..."), "" where it can. Asked at every start: no heavy imports.
     """
 
     def register(build: Callable[..., Engine]) -> Callable[..., Engine]:
-        _backends[name] = _Backend(name, requires, precisions, build)
+        _backends[name] = _Backend(name, requires, precisions, why_not, build)
         return build
 
     return register
 
 
 def list_engines() -> list[str]:
-    """Names of all engines, fastest first, whether or not their libraries are installed."""
+    """Names of all engines, preferred ones first, whether or not this machine can run them."""
     importlib.import_module("models.engines")
     return sorted(_backends, key=lambda name: (_order(name), name))
 
 
 def available_engines() -> list[str]:
-    """Names of the engines whose libraries are installed, fastest first."""
-    return [
-        name
-        for name in list_engines()
-        if all(importlib.util.find_spec(library) is not None for library in _backends[name].requires)
-    ]
+    """Names of the engines that this machine can run, fastest first."""
+    return [name for name in list_engines() if not _backends[name].unusable()]
 
 
 def resolve_engine(name: str, *, precision: str = "f32") -> str:
@@ -123,28 +134,22 @@ def resolve_engine(name: str, *, precision: str = "f32") -> str:
     """
     installed = available_engines()
     if precision not in PRECISIONS:
-        reason = "; 16-bit floats with 5 exponent bits are not computed by processors, use bf16" * (
-            precision in ("f16", "fp16", "float16", "half")
-        )
-        raise OptionError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}{reason}")
+        hint = "; did you mean 'fp16'?" * (precision in ("f16", "float16", "half"))
+        raise OptionError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}{hint}")
+    able = [known for known in installed if precision in _backends[known].precisions]
+    processor = "; processors compute in f32 or bf16" * (precision == "fp16")
     if name == "auto":
-        fitting = [known for known in installed if precision in _backends[known].precisions]
-        return fitting[0]
+        if not able:
+            raise OptionError(f"precision {precision!r}: no engine here computes in it{processor}")
+        return able[0]
     if name not in _backends:
         raise OptionError(unknown_name("engine", name, ["auto", *list_engines()]))
     backend = _backends[name]
     if name not in installed:
-        missing = [library for library in backend.requires if importlib.util.find_spec(library) is None]
-        raise OptionError(
-            f"engine {name!r} needs {', '.join(missing)}, not installed here: "
-            f"pip install {' '.join(missing)}, or use one of {', '.join(installed)}"
-        )
+        raise OptionError(f"engine {name!r} {backend.unusable()}, or use one of {', '.join(installed)}")
     if precision not in backend.precisions:
-        able = [known for known in installed if precision in _backends[known].precisions]
-        raise OptionError(
-            f"engine {name!r} computes in {', '.join(backend.precisions)}, not {precision}: "
-            f"use engine {' or '.join(able)}"
-        )
+        instead = f": use engine {' or '.join(able)}" if able else processor
+        raise OptionError(f"engine {name!r} computes in {', '.join(backend.precisions)}, not {precision}{instead}")
     return name
 
 

@@ -60,7 +60,7 @@ def open_runtime(path: str, threads: int = 1):  # noqa: ANN201  (onnxruntime is 
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def write_onnx(module: nn.Module, path: Path) -> None:
+def write_onnx(module: nn.Module, path: Path, *, opset: int = OPSET) -> None:
     """Write a network as ONNX: its inputs by name with any batch and free sides, and the output raw."""
     import torch
 
@@ -76,7 +76,7 @@ def write_onnx(module: nn.Module, path: Path) -> None:
             module,
             example_input(module),
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=opset,
             dynamic_shapes=sizes,
             input_names=[one.name for one in inputs],
             output_names=["raw"],

@@ -1,5 +1,6 @@
 """Engines agree with torch, from several threads, in any shape; what they cannot do they say."""
 
+import dataclasses
 import os
 import pickle
 import subprocess
@@ -114,10 +115,11 @@ def test_bf16_is_near_and_is_not_f32(net, name):
 
 def test_auto_is_the_fastest_installed(monkeypatch):
     assert resolve_engine("auto") == "openvino"
-    monkeypatch.setattr(base, "available_engines", lambda: ["onnx", "torch"])
+    lacking = dataclasses.replace(base._backends["openvino"], requires=("library_of_nobody",))
+    monkeypatch.setitem(base._backends, "openvino", lacking)
     assert resolve_engine("auto") == "onnx"
     assert resolve_engine("auto", precision="bf16") == "torch"
-    with pytest.raises(OptionError, match=r"engine 'openvino' needs .*not installed here"):
+    with pytest.raises(OptionError, match=r"engine 'openvino' needs library_of_nobody, not installed here"):
         resolve_engine("openvino")
 
 
@@ -134,8 +136,9 @@ def test_module_is_left_as_it_was():
     [
         ("openvion", "f32", "unknown engine 'openvion'.*did you mean 'openvino'"),
         ("onnx", "bf16", "computes in f32, not bf16: use engine openvino or torch"),
-        ("torch", "f16", "expected one of f32, bf16.*not computed by processors"),
-        ("auto", "int3", "expected one of f32, bf16$"),
+        ("torch", "f16", "expected one of f32, bf16, fp16; did you mean 'fp16'"),
+        ("torch", "fp16", "'torch' computes in f32, bf16, not fp16"),
+        ("auto", "int3", "expected one of f32, bf16, fp16$"),
     ],
 )
 def test_what_cannot_be_done_is_said(net, engine, precision, message):

@@ -1,0 +1,159 @@
+"""TensorRT on an NVIDIA GPU: a plan built for the card (tensorrt) or finished on it (tensorrt_rtx)."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import threading
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from models.engines.base import check_input, register_engine
+from models.engines.profile import Profile, make_profile
+from models.engines.tensorrt_build import (
+    EXTRAS,
+    Plan,
+    build,
+    check_targets,
+    import_library,
+    installed_libraries,
+    library_version,
+    make_logger,
+    supported_targets,
+)
+from models.signature import network_inputs
+from survey_io.errors import OptionError, SkysiftError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# What a driver makes when it finds a card, on Linux and in its Windows subsystem.
+_DEVICES = ("dev/nvidia[0-9]*", "dev/dxg")
+
+
+def has_gpu() -> bool:
+    """Whether the driver shows a card."""
+    return any(any(Path("/").glob(device)) for device in _DEVICES)
+
+
+def why_not() -> str:
+    """Why this machine cannot run TensorRT; empty where it can. Without importing or asking the driver."""
+    if not installed_libraries():
+        return (
+            f"needs tensorrt, or tensorrt_rtx for RTX cards, not installed here: "
+            f"pip install {' or '.join(f'skysift[{extra}]' for extra in EXTRAS.values())}"
+        )
+    if not has_gpu():
+        return "needs an NVIDIA GPU, and this machine shows none"
+    torch = importlib.metadata.version("torch")
+    return f"needs torch with CUDA, and torch {torch} is for processors" if torch.endswith("+cpu") else ""
+
+
+@register_engine("tensorrt", precisions=("f32", "bf16", "fp16"), why_not=why_not)
+class TensorRtEngine:
+    """A plan for the shapes of `make_profile`; a shape beyond them is built for at its first call.
+
+    The plan stays in the cache folder. ``threads`` has no meaning on a GPU: calls take turns.
+    """
+
+    name = "tensorrt"
+
+    def __init__(self, module: nn.Module, *, precision: str, threads: int) -> None:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise OptionError("engine 'tensorrt' needs an NVIDIA GPU, and torch finds none: see nvidia-smi")
+        self.precision = precision
+        self.threads = threads
+        self._inputs = network_inputs(module)
+        self._module = module
+        self._library = choose_library(torch.cuda.get_device_capability())
+        self._trt = import_library(self._library)
+        self._stream = torch.cuda.Stream()
+        self._turn = threading.Lock()
+        self._open(make_profile(module))
+
+    def __call__(self, *arrays: np.ndarray) -> np.ndarray:
+        """See `models.engines.base.Engine`."""
+        given = {one.name: array for one, array in zip(self._inputs, check_input(arrays, self._inputs), strict=True)}
+        shapes = {name: array.shape for name, array in given.items()}
+        with self._turn:
+            if not self._profile.holds(shapes):
+                self._open(self._profile.grown(shapes))
+            return self._infer(given)
+
+    def _infer(self, given: dict[str, np.ndarray]) -> np.ndarray:
+        import torch
+
+        with torch.cuda.stream(self._stream):
+            # Kept in a dictionary until the answer is there: the plan knows addresses only.
+            held = {name: torch.from_numpy(array).cuda() for name, array in given.items()}
+            for name, tensor in held.items():
+                self._context.set_input_shape(name, tuple(tensor.shape))
+                self._context.set_tensor_address(name, tensor.data_ptr())
+            raw = torch.empty(tuple(self._context.get_tensor_shape("raw")), device="cuda")
+            self._context.set_tensor_address("raw", raw.data_ptr())
+            if not self._context.execute_async_v3(self._stream.cuda_stream):
+                raise SkysiftError(f"TensorRT could not run a batch of shape {tuple(raw.shape)}: {self._log.worst()}")
+            return raw.cpu().numpy()
+
+    def _open(self, profile: Profile) -> None:
+        from models.engines.plan_file import PlanKey, cached_plan, hash_network, read_timing, write_timing
+
+        target = this_target(self._trt)
+        version = library_version(self._library)
+        key = PlanKey(hash_network(self._module), self.precision, (profile,), self._library, version, target)
+
+        def make() -> Plan:
+            from models.engines.mixed import write_graph
+
+            graph = write_graph(self._module, self.precision)
+            targets = [target] if supported_targets(self._trt) else []
+            plan = build(self._trt, graph, (profile,), targets=targets, timing=read_timing(key))
+            write_timing(key, plan.timing)
+            return plan
+
+        self._log = make_logger(self._trt)
+        engine = open_plan(self._trt, cached_plan(key, make), self._log)
+        if engine is None:
+            # Of this card and version by its key, and yet refused: by another driver, as a rule.
+            engine = open_plan(self._trt, cached_plan(key, make, anew=True), self._log)
+        if engine is None:
+            raise SkysiftError(f"{self._library} {version} does not load the plan it built: {self._log.worst()}")
+        self._profile, self._engine = profile, engine
+        self._context = engine.create_execution_context()
+
+    def close(self) -> None:
+        """See `models.engines.base.Engine`."""
+        self._context = self._engine = self._module = None
+
+
+def choose_library(capability: tuple[int, int]) -> str:
+    """The installed library for a GPU: tensorrt, which measures its kernels on the card, else tensorrt_rtx.
+
+    Raises
+    ------
+    OptionError
+        When none is installed.
+    """
+    installed = installed_libraries()
+    if not installed:
+        raise OptionError(f"engine 'tensorrt' {why_not()}")
+    if installed[0] == "tensorrt_rtx":
+        check_targets(import_library("tensorrt_rtx"), [f"sm{capability[0]}{capability[1]}"])
+    return installed[0]
+
+
+def this_target(trt: ModuleType) -> str:
+    """`PlanKey.target` of the GPU at hand: its compute capability where that is enough, else its name too."""
+    import torch
+
+    major, minor = torch.cuda.get_device_capability()
+    return f"sm{major}{minor}" if supported_targets(trt) else f"{torch.cuda.get_device_name()} sm{major}{minor}"
+
+
+def open_plan(trt: ModuleType, plan: bytes, log: Any) -> Any:
+    """The engine of a plan; None when TensorRT does not take it (truncated, of another version or GPU, no GPU)."""
+    return trt.Runtime(log).deserialize_cuda_engine(plan)
