@@ -126,7 +126,7 @@ def build(
     Returns
     -------
     Plan
-        Equal arguments give equal plans but for the numbers in the names of the library's own variables.
+        Equal arguments give equal plans but for the numbers and the order of the library's own variables.
 
     Raises
     ------

@@ -1,11 +1,12 @@
 """Real engines of every registered network, built here without a GPU; what cannot be built is said in one line."""
 
 import importlib.util
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 import torch
@@ -96,15 +97,16 @@ def test_f32_one_card_and_two_profiles_build(trt, light, graph, profile):
     assert build(trt, graph, [profile]).data
 
 
-def test_equal_arguments_give_equal_plans(trt, graph, profile):
-    first, second = (build(trt, graph, [profile], targets=order).data for order in (TARGETS, TARGETS[::-1]))
-    first, second = np.frombuffer(first, np.uint8), np.frombuffer(second, np.uint8)
-    assert first.shape == second.shape
-    # The library counts its variables over the life of a process and writes the numbers into the plan.
-    different = np.flatnonzero(first != second)
-    digits = np.frombuffer(b"0123456789", np.uint8)
-    assert np.isin(first[different], digits).all() and np.isin(second[different], digits).all()
-    assert len(different) < 1e-3 * len(first)
+def test_equal_arguments_give_equal_plans(trt, light, graph, profile):
+    def content(graph, order=TARGETS):
+        # The library numbers its variables over the life of a process, in no fixed order: the rest is compared.
+        data = re.sub(rb"\d+", b"", build(trt, graph, [profile], targets=order).data)
+        return Counter(re.findall(rb"[^\x00]{12,}", data))
+
+    first, second = content(graph), content(graph, TARGETS[::-1])
+    torch.manual_seed(1)
+    other = content(write_graph(fold_batchnorm(get_model("light").build(**light.options)), "bf16"))
+    assert (first - second).total() < 0.1 * first.total() < 0.2 * first.total() < (first - other).total()
 
 
 def test_profile_follows_the_network(light):
