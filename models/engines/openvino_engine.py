@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.engines.base import check_input, register_engine
+from models.engines.signal_stack import kept_signal_stack
 from models.signature import NetworkInput, example_input, network_inputs
 from survey_io.errors import OptionError
 
@@ -173,7 +174,8 @@ def compile_graph(graph: Any, *, precision: str = "f32", threads: int = 1) -> An
         # Several worker processes would otherwise sit on the same cores.
         "ENABLE_CPU_PINNING": False,
     }
-    return import_openvino().Core().compile_model(graph, "CPU", settings)
+    with kept_signal_stack():
+        return import_openvino().Core().compile_model(graph, "CPU", settings)
 
 
 def write_openvino(module: nn.Module, path: Path) -> None:
