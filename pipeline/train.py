@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -151,10 +152,19 @@ def command_line(options: TrainOptions, recipe: str = "", base: TrainOptions | N
     for name, value in options.model_dump(mode="json", exclude=left_out).items():
         if value == plain[name]:
             continue
-        # Folders are named without the place where they lay.
-        value = Path(value).name if name in _PLACES and value else value
+        # Folders and files are named without the place where they lay.
+        value = Path(value).name if name in _PLACES and value else _without_places(value)
         if name in ("data", "templates"):
             words.append(f"--{name} {shlex.quote(str(value))}")
         else:
             words.append(f"--set {shlex.quote(f'{name}={json.dumps(value)}')}")
     return " ".join(["skysift train", recipe or options.name, *words])
+
+
+def _without_places(value: Any) -> Any:
+    """The same with absolute paths cut down to the name, in options of any depth."""
+    if isinstance(value, dict):
+        return {name: _without_places(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_without_places(one) for one in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
