@@ -17,10 +17,12 @@ class ClassifyOptions(Options):
 
     output: Path = Field(Path("skysift_out"), description="Folder for the results; made when missing.")
     model: str = Field("stellar", min_length=1, description="Name of a classifier, or a weights file (.safetensors).")
-    engine: Literal["auto", "torch", "onnx", "openvino"] = Field(
-        "auto", description="What runs the network; auto picks the fastest that is installed."
+    engine: Literal["auto", "torch", "onnx", "openvino", "tensorrt"] = Field(
+        "auto", description="What runs the network; auto picks the fastest that is installed, tensorrt needs a GPU."
     )
-    precision: Literal["f32", "bf16"] = Field("f32", description="Arithmetic of the network: f32, or bf16.")
+    precision: Literal["f32", "bf16", "fp16"] = Field(
+        "f32", description="Arithmetic of the network: f32, bf16, or fp16 with tensorrt."
+    )
     threshold: float | None = Field(
         None,
         ge=0.0,

@@ -199,11 +199,11 @@ class DetectOptions(Options):
         description="Name of a model, or a weights file (.safetensors); auto = the default for images, cubes or "
         "spectra.",
     )
-    engine: Literal["auto", "torch", "onnx", "openvino"] = Field(
-        "auto", description="What runs the network; auto picks the fastest that is installed."
+    engine: Literal["auto", "torch", "onnx", "openvino", "tensorrt"] = Field(
+        "auto", description="What runs the network; auto picks the fastest that is installed, tensorrt needs a GPU."
     )
-    precision: Literal["f32", "bf16"] = Field(
-        "f32", description="Arithmetic of the network: f32, or bf16 where supported."
+    precision: Literal["f32", "bf16", "fp16"] = Field(
+        "f32", description="Arithmetic of the network: f32, bf16 where supported, or fp16 with tensorrt."
     )
     passes: int | None = Field(
         None,

@@ -24,8 +24,8 @@ def detect(
     model: str | None = typer.Option(
         None, help="Model name or weights file [default: light; light3d for cubes, lines for spectra]."
     ),
-    engine: str | None = typer.Option(None, help="auto, torch, onnx or openvino [default: auto]."),
-    precision: str | None = typer.Option(None, help="f32 or bf16 [default: f32]."),
+    engine: str | None = typer.Option(None, help="auto, torch, onnx, openvino or tensorrt [default: auto]."),
+    precision: str | None = typer.Option(None, help="f32, bf16 or fp16 [default: f32]."),
     passes: int | None = typer.Option(
         None, help="1, or 2: look at the reflected data as well, better and slower [default: the model's]."
     ),

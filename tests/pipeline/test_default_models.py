@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from models.engines.base import available_engines
 from models.registry import get_model
 from models.weights import Card, save_weights
 from pipeline.default_models import DEFAULT_MODELS, resolve_model
+from pipeline.finders import make_finder
 from pipeline.options import DetectOptions
 from survey_io.errors import OptionError
 
@@ -36,3 +38,12 @@ def test_a_detector_of_photographs_is_not_for_the_sky(tmp_path) -> None:
     save_weights(get_model("voc-yolo-light").build(**small), Card(model="voc-yolo-light", options=small), path)
     with pytest.raises(OptionError, match=r"reads photographs.*one of light, sdc1, threshold$"):
         resolve_model(DetectOptions(model=str(path)), 2)
+
+
+@pytest.mark.skipif("tensorrt" in available_engines(), reason="this machine runs TensorRT")
+def test_engine_for_gpus_is_an_option_and_refused_where_it_cannot_run() -> None:
+    options = DetectOptions(engine="tensorrt", precision="fp16")
+    with pytest.raises(OptionError, match="engine 'tensorrt' needs .*or use one of openvino"):
+        make_finder(
+            "light", engine=options.engine, precision=options.precision, threads=1, beam=(3.0, 3.0, 0.0)
+        )
