@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.engines.base import PRECISIONS
-from models.engines.profile import BATCHES, make_profile
-from models.engines.tensorrt_build import build, check_targets, import_library, installed_libraries, library_version
+from models.engines.profile import make_profile
+from models.engines.tensorrt_build import build, check_targets, import_library, installed_libraries
 from models.engines.tensorrt_engine import has_gpu, this_target
 from models.export import TOLERANCE, describe, disagreement
 from models.registry import unknown_name
@@ -35,7 +35,7 @@ def export_engine(
     engine: str = "tensorrt",
     precision: str = "fp16",
     targets: Sequence[str] = (),
-    batch: tuple[int, int, int] = BATCHES,
+    batch: tuple[int, int, int] | None = None,
     tile: tuple[int, int, int] | None = None,
 ) -> Path:
     """Write a network with its weights as a TensorRT engine, with the ONNX it was built from and a card.
@@ -57,7 +57,7 @@ def export_engine(
     targets : sequence of str
         Compute capabilities of RTX cards ("sm89", "sm120"), all served by the one engine; empty: the GPU at hand, or
         where there is none every RTX card from sm80 on.
-    batch, tile : tuple of int
+    batch, tile : tuple of int or None
         Least, most likely and largest: see `models.engines.profile.make_profile`.
 
     Returns
@@ -109,7 +109,7 @@ def export_engine(
                     f"expected less than {TOLERANCES[precision]:.0e}: not written; take another precision"
                 )
             plan = build(trt, graph, [profile], targets=targets)
-            key = PlanKey(hash_network(module), precision, (profile,), library, library_version(library), target)
+            key = PlanKey(hash_network(module), precision, (profile,), library, trt.__version__, target)
             os.replace(made, folder / made.name)
         write_plan(path, plan, key)
         told = {**asdict(card), **describe(module), "agreement_with_torch": difference, "engine": _told(key, path)}

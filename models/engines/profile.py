@@ -14,9 +14,10 @@ from survey_io.errors import OptionError
 if TYPE_CHECKING:
     from torch import nn
 
-# (Least, most likely, largest) of a batch, and of free sides by their number.
-BATCHES = (1, 8, 16)
-_SIDES = {1: (64, 4096, 65536), 2: (64, 512, 2048), 3: (32, 64, 256)}
+# (Least, most likely, largest) of a batch and of free sides, by the number of free sides: an engine takes memory for
+# the largest, 2 GB per layer of sdc1 in 16 bits.
+_BATCHES = {0: (1, 64, 256), 1: (1, 16, 64), 2: (1, 4, 8), 3: (1, 2, 4)}
+_SIDES = {1: (64, 4096, 65536), 2: (64, 512, 2048), 3: (32, 64, 128)}
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Profile:
 def make_profile(
     module: nn.Module,
     *,
-    batch: tuple[int, int, int] = BATCHES,
+    batch: tuple[int, int, int] | None = None,
     sides: tuple[int, int, int] | None = None,
 ) -> Profile:
     """The shapes to build a network for.
@@ -70,11 +71,11 @@ def make_profile(
     Parameters
     ----------
     module : nn.Module
-    batch : tuple of int
-        Least, most likely and largest.
+    batch : tuple of int or None
+        Least, most likely and largest; None: the more the smaller the items are, (1, 64, 256) for classifiers.
     sides : tuple of int or None
         The same of every side of free length, in pixels or channels, rounded up to the network's strides; None: what
-        suits images (64, 512, 2048), cubes (32, 64, 256) or spectra (64, 4096, 65536).
+        suits images (64, 512, 2048), cubes (32, 64, 128) or spectra (64, 4096, 65536).
 
     Raises
     ------
@@ -82,9 +83,11 @@ def make_profile(
         When they do not grow.
     """
     shapes = []
-    for one in network_inputs(module):
+    inputs = network_inputs(module)
+    batch = batch or _BATCHES[sum(isinstance(side, str) for side in inputs[0].shape)]
+    for one in inputs:
         free = [axis for axis, side in enumerate(one.shape) if isinstance(side, str)]
-        lengths = sides or _SIDES.get(len(free), BATCHES)
+        lengths = sides or _SIDES.get(len(free), batch)
         strides = dict(zip(free, np.broadcast_to(module.head.stride, len(free)).tolist(), strict=True)) if free else {}
         three = [
             (count, *(-(-length // strides[axis]) * strides[axis] if axis in strides else one.shape[axis]

@@ -7,7 +7,6 @@ precision flags are gone in tensorrt 11 and in tensorrt_rtx.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,11 +65,6 @@ def import_library(name: str) -> ModuleType:
         return importlib.import_module(name)
     except (ImportError, OSError, RuntimeError) as error:
         raise OptionError(f"the package {name} is installed but does not load: {_one_line(error)}") from error
-
-
-def library_version(name: str) -> str:
-    """Version of an installed library, without importing it."""
-    return importlib.metadata.version(name)
 
 
 def supported_targets(trt: ModuleType) -> list[str]:

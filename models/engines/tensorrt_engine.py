@@ -6,7 +6,7 @@ import importlib.metadata
 import threading
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from models.engines.tensorrt_build import (
     check_targets,
     import_library,
     installed_libraries,
-    library_version,
     make_logger,
     supported_targets,
 )
@@ -103,7 +102,7 @@ class TensorRtEngine:
         from models.engines.plan_file import PlanKey, cached_plan, hash_network, read_timing, write_timing
 
         target = this_target(self._trt)
-        version = library_version(self._library)
+        version = self._trt.__version__
         key = PlanKey(hash_network(self._module), self.precision, (profile,), self._library, version, target)
 
         def make() -> Plan:
@@ -116,10 +115,12 @@ class TensorRtEngine:
             return plan
 
         self._log = make_logger(self._trt)
-        engine = open_plan(self._trt, cached_plan(key, make), self._log)
+        # It has to outlive what it opens.
+        self._runtime = self._trt.Runtime(self._log)
+        engine = self._runtime.deserialize_cuda_engine(cached_plan(key, make))
         if engine is None:
             # Of this card and version by its key, and yet refused: by another driver, as a rule.
-            engine = open_plan(self._trt, cached_plan(key, make, anew=True), self._log)
+            engine = self._runtime.deserialize_cuda_engine(cached_plan(key, make, anew=True))
         if engine is None:
             raise SkysiftError(f"{self._library} {version} does not load the plan it built: {self._log.worst()}")
         self._profile, self._engine = profile, engine
@@ -127,7 +128,9 @@ class TensorRtEngine:
 
     def close(self) -> None:
         """See `models.engines.base.Engine`."""
-        self._context = self._engine = self._module = None
+        self._context = None
+        self._engine = None
+        self._runtime = self._module = None
 
 
 def choose_library(capability: tuple[int, int]) -> str:
@@ -152,8 +155,3 @@ def this_target(trt: ModuleType) -> str:
 
     major, minor = torch.cuda.get_device_capability()
     return f"sm{major}{minor}" if supported_targets(trt) else f"{torch.cuda.get_device_name()} sm{major}{minor}"
-
-
-def open_plan(trt: ModuleType, plan: bytes, log: Any) -> Any:
-    """The engine of a plan; None when TensorRT does not take it (truncated, of another version or GPU, no GPU)."""
-    return trt.Runtime(log).deserialize_cuda_engine(plan)
