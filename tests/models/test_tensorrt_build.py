@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -14,6 +15,7 @@ from onnx import TensorProto, helper
 
 from models.engines.base import available_engines, resolve_engine
 from models.engines.mixed import OPSET, mixed_precision, write_graph
+from models.engines.onnx_engine import open_runtime
 from models.engines.profile import Profile, make_profile
 from models.engines.tensorrt_build import (
     build,
@@ -26,7 +28,7 @@ from models.engines.tensorrt_build import (
 from models.engines.tensorrt_engine import has_gpu
 from models.fold import fold_batchnorm
 from models.registry import get_model, list_models
-from models.signature import network_inputs
+from models.signature import network_inputs, random_input
 from survey_io.errors import OptionError, SkysiftError
 
 ROOT = Path(__file__).parents[2]
@@ -72,13 +74,22 @@ def output_shape(net):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_network_builds_in_16_bits_for_two_cards(trt, name):
+def test_every_network_builds_in_16_bits_for_two_cards(trt, name, tmp_path):
     torch.manual_seed(0)
     net = build_network(name)
     exact = onnx.load_from_string(write_graph(net, "f32"))
     profile = make_profile(net, batch=BATCH, sides=SIDES)
+    given = random_input(net, batch=2, cells=2)
+    with torch.inference_mode():
+        expected = net(*map(torch.from_numpy, given)).numpy()
     for precision in ("fp16", "bf16"):
         lowered = mixed_precision(exact, precision).SerializeToString(deterministic=True)
+        if precision == "fp16":
+            # The very graph on the processor; its runtime does not convolve bfloat16.
+            (tmp_path / "graph.onnx").write_bytes(lowered)
+            named = {one.name: array for one, array in zip(network_inputs(net), given, strict=True)}
+            came = open_runtime(str(tmp_path / "graph.onnx")).run(["raw"], named)[0]
+            assert np.abs(came - expected).max() < 5e-3 * np.abs(expected).max()
         plan = build(trt, lowered, [profile], targets=TARGETS)
         assert len(plan.data) > 1e5
         assert plan.inputs == [
