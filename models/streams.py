@@ -8,11 +8,15 @@ process r of R takes the numbers r, r + R, r + 2 R, ...
 from __future__ import annotations
 
 import itertools
+import os
+import sys
+import traceback
 from collections.abc import Callable, Iterator
+from multiprocessing.util import Finalize
 from typing import Any
 
 import numpy as np
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 # Streams of random numbers that one seed and number have beside the batch's own.
 _ORDER = 7
@@ -49,6 +53,34 @@ class NumberedBatches(IterableDataset):
     def __iter__(self) -> Iterator[Any]:
         for number in itertools.count(*my_numbers(self.first, self.every)):
             yield self.make(number, np.random.default_rng([self.seed, number]))
+
+
+def make_loader(batches: IterableDataset, processes: int, **settings: Any) -> DataLoader:
+    """A loader of ready batches with so many processes of its own; 0: none.
+
+    Further settings are those of ``DataLoader``.
+    """
+    if processes:
+        settings = {"num_workers": processes, "prefetch_factor": 4, "worker_init_fn": _leave_at_once} | settings
+    return DataLoader(batches, batch_size=None, **settings)
+
+
+def _leave_at_once(_: int) -> None:
+    """A process of a loader ends when its work does, without what its parent does at its own end.
+
+    A forked process inherits that: of Prefect a wait for threads that it does not have, which would end it with status
+    1, and of that torch makes an error in the parent.
+    """
+    Finalize(None, _leave, exitpriority=-1000)
+
+
+def _leave() -> None:
+    failed = sys.exc_info()[0] is not None
+    if failed:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(int(failed))
 
 
 def shuffled_rows(count: int, batch: int, *, seed: int, number: int) -> np.ndarray:

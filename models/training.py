@@ -42,6 +42,7 @@ from models.optimisers import freeze_layers, make_optimiser, set_rate
 from models.precision import check_precision, make_scaler, memory_format
 from models.registry import get_model
 from models.schedules import rate_factor
+from models.streams import make_loader
 from models.train_log import TrainLog
 from models.train_options import TrainOptions
 from survey_io.errors import InputError, OptionError, SkysiftError
@@ -204,8 +205,7 @@ class Training:
             fields = self.lesson.batches(seed=options.seed + 1000 * self.step + 100_003 * processes.rank)
             if self.step:
                 self.report("resumed, though not exactly: the batches of this lesson have no numbers")
-        workers = {"num_workers": options.loaders, "prefetch_factor": 4} if options.loaders else {}
-        return DataLoader(fields, batch_size=None, pin_memory=self.device.type == "cuda", **workers)
+        return make_loader(fields, options.loaders, pin_memory=self.device.type == "cuda")
 
     def run(self) -> Path:
         """Train to the end; see `train`."""

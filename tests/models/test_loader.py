@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import map_coordinates
-from torch.utils.data import DataLoader
 
 from models.beam import beam_vector
 from models.detectors.light import LightDetector
@@ -21,6 +20,7 @@ from models.loader import (
     encode_targets,
     positive_radius,
 )
+from models.streams import make_loader
 from models.yolo.assign import IGNORED
 from survey_io.simulate import continuum as sim
 from survey_io.simulate.render import FWHM_TO_SIGMA, covariance, ellipse
@@ -216,7 +216,7 @@ def test_batches_come_again_from_any_number_on(workers: int) -> None:
     def batches(count: int, first: int) -> list:
         # The pool fills, and is renewed before the fifth batch.
         fields = SkyFields(HEAD, batch=2, size=64, seed=1, sky_size=128, pool=10, renew=2, first=first)
-        loader = DataLoader(fields, batch_size=None, num_workers=workers)
+        loader = make_loader(fields, workers)
         return list(itertools.islice(loader, count))
 
     whole = batches(8, 0)

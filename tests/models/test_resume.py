@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,13 @@ from models.training import TrainOptions, train
 from survey_io.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def quiet(line: str) -> None:
@@ -54,7 +62,8 @@ def assert_the_same(one: Path, other: Path) -> None:
 
 @pytest.mark.parametrize("loaders", [0, 2])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tiny, tmp_path: Path, loaders: int) -> None:
-    whole = tiny.tiny_options(tmp_path / "whole", loaders=loaders, accumulate=2)
+    # Sums over threads depend on their number, which an earlier test may have changed in this process.
+    whole = tiny.tiny_options(tmp_path / "whole", loaders=loaders, accumulate=2, threads=1)
     train(whole, report=quiet)
     killed = whole.model_copy(update={"output": tmp_path / "killed", "lesson_options": {"kill_at": 2 * 12 + 2}})
     (tmp_path / "options.json").write_text(killed.model_dump_json())
