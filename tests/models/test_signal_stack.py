@@ -38,11 +38,10 @@ print(told)
 """
 
 
-@pytest.mark.parametrize("name", available_engines())
 @pytest.mark.parametrize("stack", ["with", "without"])
-def test_signals_are_handled_after_an_engine_is_gone(name, stack) -> None:
+def test_signals_are_handled_after_an_engine_is_gone(stack) -> None:
     run = subprocess.run(
-        [sys.executable, "-c", AFTER_AN_ENGINE, name, stack], cwd=ROOT, capture_output=True, text=True,
+        [sys.executable, "-c", AFTER_AN_ENGINE, "openvino", stack], cwd=ROOT, capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert run.returncode == 0 and run.stdout.strip() == "['child']", run.stderr[-500:]
