@@ -15,7 +15,7 @@ from .scorers.average_precision import VocMatches
 
 OVERLAPS = (0.35, 0.45, 0.55)
 QUALITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
-# A class whose scores were seen less often than this gets the common threshold.
+# Share of right detections at the threshold: from there on one is more likely right than wrong.
 _LEAST_PRECISION = 0.5
 
 
