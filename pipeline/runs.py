@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from astropy.table import Table
 
+from pipeline import metrics
+from pipeline.journal import observation_context
 from pipeline.options import DetectOptions
 from pipeline.tasks import Ledger, Threads, local_workers, remote_client
 from survey_io import Observation, OptionError
@@ -63,8 +65,11 @@ class Clock:
                 self._progress(name, done, total)
 
         advance(0)
-        yield advance
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+        with observation_context(stage=name):
+            yield advance
+        seconds = time.perf_counter() - began
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        metrics.stage_done(name, seconds)
 
 
 def file_hash(path: Path) -> str:

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from itertools import islice
 from pathlib import Path
 from subprocess import PIPE
@@ -109,7 +110,8 @@ class Threads:
         try:
             while True:
                 for number, arguments in islice(todo, WINDOW_PER_WORKER * self.workers - len(waiting)):
-                    waiting[self._pool.submit(function, *arguments)] = number
+                    # In a copy of this thread's context, so that what a piece logs carries the ids of its run.
+                    waiting[self._pool.submit(copy_context().run, function, *arguments)] = number
                 if not waiting:
                     return
                 done, _ = wait(waiting, return_when=FIRST_COMPLETED)

@@ -28,6 +28,7 @@ OWNERS = {
     "dask": ("survey_io", "pipeline/tasks.py", "flows/runners.py"),
     "distributed": ("survey_io", "pipeline/tasks.py", "flows/runners.py"),
     "prefect": ("flows",),
+    "prometheus_client": ("pipeline/metrics.py", "pipeline/metric_families.py", "pipeline/gpu_use.py"),
     "typer": ("flows",),
     "rich": ("flows",),
 }
