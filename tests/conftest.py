@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,6 +183,32 @@ def _own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.delenv("SKYSIFT_MODELS", raising=False)
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         yield
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Any]:
+    """A PostgreSQL server (see postgres.py), started once; tests that need it are skipped where it is not installed."""
+    spec = importlib.util.spec_from_file_location("postgres", Path(__file__).with_name("postgres.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if module.find_programs() is None:
+        # deploy/test.sh installs it where it can, and says so.
+        assert not os.environ.get("SKYSIFT_TEST_POSTGRES"), "PostgreSQL was installed for the tests, it is not found"
+        pytest.skip("no PostgreSQL server here: install Debian's package postgresql")
+    with module.serve_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Any) -> str:
+    """URL of a new, empty PostgreSQL database; usable from subprocesses."""
+    return postgres_server.database()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a new survey store may be made: a folder, then a PostgreSQL database."""
+    return str(tmp_path / "survey") if request.param == "sqlite" else request.getfixturevalue("postgres_url")
 
 
 @pytest.fixture(scope="session")
