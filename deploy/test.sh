@@ -5,13 +5,12 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
 venv=$(sh "$here/setup.sh" test)
 # A real PostgreSQL server for the survey's store; where it cannot be installed those tests are skipped and say so.
 if [ -z "$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
-        # The tests make their own server: none of the system's is to start.
-        mkdir -p /etc/postgresql-common
-        echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.conf
-    fi
     apt-get update -qq >&2
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >&2
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get install -y -qq --no-install-recommends postgresql-common >&2
+    # The tests make their own server: none of the system's is to start.
+    sed -i 's/^#*create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf
+    apt-get install -y -qq --no-install-recommends postgresql >&2
     export SKYSIFT_TEST_POSTGRES=1
 fi
 cd "$here/.."
