@@ -93,27 +93,28 @@ class NetworkFinder:
                 for c, n in zip(part.centre.T, window.shape, strict=True)
             )
             part.logit = trust_bright(part, window)
-            found.append(self.physical(part[np.isfinite(window[y, x])]))
+            found.append(physical(part[np.isfinite(window[y, x])], self.beam_px))
         return found
 
-    def physical(self, part: Detections) -> Detections:
-        """Parameters of the head as flux over noise, intrinsic FWHM (px) and angle, with errors."""
-        p = part.params
-        major, minor = (np.exp(np.clip(p[n], -4, 5)) * self.beam_px for n in ("log_major", "log_minor"))
-        swap = minor > major
-        major, minor = np.where(swap, minor, major), np.where(swap, major, minor)
-        flux = np.exp(np.clip(p["log_flux"], -3, 16))
-        part.params = {
-            "flux_snr": flux,
-            "flux_error": flux * p["log_flux_scale"],
-            "major": major,
-            "minor": minor,
-            "major_scale": p["log_major_scale"],
-            "theta": np.mod(0.5 * np.arctan2(p["sin_2theta"], p["cos_2theta"]), np.pi),
-            "position_error": p["position_scale"] * self.beam_px,
-        }
-        part.params = {name: np.asarray(value, np.float32) for name, value in part.params.items()}
-        return part
+
+def physical(part: Detections, beam_px: float) -> Detections:
+    """Parameters of a head as flux over noise, intrinsic FWHM (px) and angle, with errors."""
+    p = part.params
+    major, minor = (np.exp(np.clip(p[n], -4, 5)) * beam_px for n in ("log_major", "log_minor"))
+    swap = minor > major
+    major, minor = np.where(swap, minor, major), np.where(swap, major, minor)
+    flux = np.exp(np.clip(p["log_flux"], -3, 16))
+    part.params = {
+        "flux_snr": flux,
+        "flux_error": flux * p["log_flux_scale"],
+        "major": major,
+        "minor": minor,
+        "major_scale": p["log_major_scale"],
+        "theta": np.mod(0.5 * np.arctan2(p["sin_2theta"], p["cos_2theta"]), np.pi),
+        "position_error": p["position_scale"] * beam_px,
+    }
+    part.params = {name: np.asarray(value, np.float32) for name, value in part.params.items()}
+    return part
 
 
 def trust_bright(part: Detections, window: np.ndarray) -> np.ndarray:

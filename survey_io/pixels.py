@@ -91,20 +91,45 @@ class PixelSource:
         padded[: values.shape[0], : values.shape[1]] = values
         return padded
 
+    def stored(self, window: Window) -> tuple[np.ndarray, Window] | None:
+        """The values of a window as they are on disk, and where in the window they lie; None outside of the image.
+
+        Returns
+        -------
+        values : ndarray of `dtype`, shape (h, w)
+            A view of the mapped file: nothing is read before it is copied.
+        place : (slice, slice)
+            Window pixels.
+
+        Raises
+        ------
+        InputError
+            As `read`.
+        """
+        inside = [slice(max(s.start, 0), min(s.stop, n)) for s, n in zip(window, self.shape, strict=True)]
+        if any(s.start >= s.stop for s in inside):
+            return None
+        rows, columns = inside
+        values = self._map(rows.start, rows.stop)[:, columns]
+        return values, tuple(slice(i.start - s.start, i.stop - s.start) for i, s in zip(inside, window, strict=True))
+
     def _read_inside(self, y0: int, y1: int, x0: int, x1: int, step: int = 1) -> np.ndarray:
+        rows = self._map(y0, y1)
+        return to_float32(rows[::step, x0:x1:step], scale=self.scale, zero=self.zero, blank=self.blank)
+
+    def _map(self, y0: int, y1: int) -> np.ndarray:
         dtype = np.dtype(self.dtype)
         # Only these rows are mapped, and the map lives as long as this call: a map of the whole file
         # that stays open grows the resident set to the size of the image.
         start = self.offset + y0 * self.shape[1] * dtype.itemsize
         try:
-            rows = np.memmap(self.path, dtype=dtype, mode="r", offset=start, shape=(y1 - y0, self.shape[1]))
+            return np.memmap(self.path, dtype=dtype, mode="r", offset=start, shape=(y1 - y0, self.shape[1]))
         except (OSError, ValueError) as error:
             raise InputError(
                 f"{self.path}: rows {y0} to {y1} can no longer be read ({error}); expected the file to stay "
                 f"as it was when it was opened, open it again",
                 path=str(self.path),
             ) from error
-        return to_float32(rows[::step, x0:x1:step], scale=self.scale, zero=self.zero, blank=self.blank)
 
 
 def to_float32(

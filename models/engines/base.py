@@ -73,6 +73,11 @@ class _Backend:
     precisions: tuple[str, ...]
     why_not: Callable[[], str]
     build: Callable[..., Engine]
+    on_gpu: tuple[str, ...] = ()
+
+    def computes_in(self, device: str) -> tuple[str, ...]:
+        """Precisions on a device; none where it does not run there."""
+        return self.precisions if device == "cpu" else self.on_gpu
 
     def unusable(self) -> str:
         """Why this machine cannot run the engine, as the end of "engine NAME"; empty where it can."""
@@ -91,8 +96,12 @@ def register_engine(
     requires: tuple[str, ...] = (),
     precisions: tuple[str, ...] = ("f32",),
     why_not: Callable[[], str] = str,
+    on_gpu: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., Engine]], Callable[..., Engine]]:
     """Register the decorated builder ``build(module, *, precision, threads) -> Engine``.
+
+    A builder with ``on_gpu`` takes ``device`` too, and its engines have ``run(*tensors) -> Tensor`` for tensors that
+    are on the device.
 
     Parameters
     ----------
@@ -104,10 +113,12 @@ def register_engine(
         Those of `PRECISIONS` that it can compute in.
     why_not : callable
         Answers why this machine cannot run it ("needs ..."), "" where it can. Asked at every start: no heavy imports.
+    on_gpu : tuple of str
+        Precisions that it can compute in on a CUDA device.
     """
 
     def register(build: Callable[..., Engine]) -> Callable[..., Engine]:
-        _backends[name] = _Backend(name, requires, precisions, why_not, build)
+        _backends[name] = _Backend(name, requires, precisions, why_not, build, on_gpu)
         return build
 
     return register
@@ -124,8 +135,14 @@ def available_engines() -> list[str]:
     return [name for name in list_engines() if not _backends[name].unusable()]
 
 
-def resolve_engine(name: str, *, precision: str = "f32") -> str:
+def resolve_engine(name: str, *, precision: str = "f32", device: str | None = None) -> str:
     """Check an engine's name and precision, and answer "auto" with the fastest that is installed.
+
+    Parameters
+    ----------
+    name, precision : str
+    device : str or None
+        "cpu" or "cuda:0"; None: the processor, but for engines of GPUs only.
 
     Raises
     ------
@@ -136,9 +153,11 @@ def resolve_engine(name: str, *, precision: str = "f32") -> str:
     if precision not in PRECISIONS:
         hint = "; did you mean 'fp16'?" * (precision in ("f16", "float16", "half"))
         raise OptionError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}{hint}")
-    able = [known for known in installed if precision in _backends[known].precisions]
+    able = [known for known in installed if precision in _backends[known].computes_in(device or home_device(known))]
     processor = "; processors compute in f32 or bf16" * (precision == "fp16")
     if name == "auto":
+        # What computes on GPUs only is not the answer where no GPU was named.
+        able = [known for known in able if device or home_device(known) == "cpu"]
         if not able:
             raise OptionError(f"precision {precision!r}: no engine here computes in it{processor}")
         return able[0]
@@ -147,13 +166,32 @@ def resolve_engine(name: str, *, precision: str = "f32") -> str:
     backend = _backends[name]
     if name not in installed:
         raise OptionError(f"engine {name!r} {backend.unusable()}, or use one of {', '.join(installed)}")
-    if precision not in backend.precisions:
+    precisions = backend.computes_in(device or home_device(name))
+    if not precisions:
+        other = "processors" if device != "cpu" else "GPUs"
+        raise OptionError(f"engine {name!r} is for {other} only, not for device {device!r}: leave one of them out")
+    if precision not in precisions:
         instead = f": use engine {' or '.join(able)}" if able else processor
-        raise OptionError(f"engine {name!r} computes in {', '.join(backend.precisions)}, not {precision}{instead}")
+        raise OptionError(f"engine {name!r} computes in {', '.join(precisions)}, not {precision}{instead}")
     return name
 
 
-def load_engine(name: str, module: nn.Module, *, precision: str = "f32", threads: int = 1) -> Engine:
+def home_device(name: str) -> str:
+    """Where an engine runs when nobody says where: the processor, or the first GPU if it is for those only."""
+    importlib.import_module("models.engines")
+    backend = _backends.get(name)
+    return "cuda:0" if backend is not None and not backend.precisions else "cpu"
+
+
+def engine_precisions(name: str, device: str) -> tuple[str, ...]:
+    """Precisions that an engine computes in on a device; none where it does not run there."""
+    importlib.import_module("models.engines")
+    return _backends[name].computes_in(device)
+
+
+def load_engine(
+    name: str, module: nn.Module, *, precision: str = "f32", threads: int = 1, device: str | None = None
+) -> Engine:
     """Make a network ready to run.
 
     Parameters
@@ -165,9 +203,11 @@ def load_engine(name: str, module: nn.Module, *, precision: str = "f32", threads
         mode whose batch normalisations are folded into the weights.
     precision : str
         "f32", or "bf16", whose outputs differ by about 1%: faster on an AMD Zen 4, slower on an Intel Xeon whose
-        AMX is out of reach.
+        AMX is out of reach; "fp16" on GPUs.
     threads : int
         Processor cores for all calls together, from however many Python threads they come.
+    device : str or None
+        "cpu" or "cuda:0"; None: the processor, but for engines of GPUs only.
 
     Returns
     -------
@@ -182,8 +222,10 @@ def load_engine(name: str, module: nn.Module, *, precision: str = "f32", threads
         raise OptionError(f"an engine needs at least 1 thread, got {threads}")
     from models.fold import fold_batchnorm
 
-    backend = _backends[resolve_engine(name, precision=precision)]
-    return backend.build(fold_batchnorm(module).float().cpu(), precision=precision, threads=threads)
+    name = resolve_engine(name, precision=precision, device=device)
+    device = device or home_device(name)
+    where = {"device": device} if _backends[name].on_gpu else {}
+    return _backends[name].build(fold_batchnorm(module).float().cpu(), precision=precision, threads=threads, **where)
 
 
 @dataclass(frozen=True)
@@ -194,14 +236,18 @@ class EngineSpec:
     ----------
     model : str
         Name of shipped weights or path of a safetensors file, as `models.weights.load_weights` takes it.
-    engine, precision, threads
+    engine, precision, threads, device
         As `load_engine`.
+    others : tuple of (engine, precision, device)
+        What goes on with the work when a device fails or runs out of memory, in this order.
     """
 
     model: str
     engine: str = "auto"
     precision: str = "f32"
     threads: int = 1
+    device: str | None = None
+    others: tuple[tuple[str, str, str], ...] = ()
 
     def load(self) -> Engine:
         """The engine; the same one for every call with an equal spec in this process."""
@@ -211,16 +257,24 @@ class EngineSpec:
             return _loaded[self]
 
     def _load(self) -> Engine:
+        if self.others:
+            from models.engines.chain import ChainEngine
+
+            return ChainEngine(self)
+        return self.load_alone()
+
+    def load_alone(self) -> Engine:
+        """A new engine, without others to go on with."""
         from models.outline import known_graph, remember_graph
 
-        name = resolve_engine(self.engine, precision=self.precision)
+        name = resolve_engine(self.engine, precision=self.precision, device=self.device)
         graph = known_graph(self.model) if name == "openvino" else None
         if graph is not None:
             return _backends[name].build(graph, precision=self.precision, threads=self.threads)
         from models.weights import load_weights
 
         module, _ = load_weights(self.model)
-        engine = load_engine(name, module, precision=self.precision, threads=self.threads)
+        engine = load_engine(name, module, precision=self.precision, threads=self.threads, device=self.device)
         if name == "openvino":
             remember_graph(self.model, engine.graph)
         return engine

@@ -26,7 +26,8 @@ from models.signature import network_inputs
 from survey_io.errors import OptionError, SkysiftError
 
 if TYPE_CHECKING:
-    from torch import nn
+    import torch
+    from torch import Tensor, nn
 
 # What a driver makes when it finds a card, on Linux and in its Windows subsystem.
 _DEVICES = ("dev/nvidia[0-9]*", "dev/dxg")
@@ -50,7 +51,7 @@ def why_not() -> str:
     return f"needs torch with CUDA, and torch {torch} is for processors" if torch.endswith("+cpu") else ""
 
 
-@register_engine("tensorrt", precisions=("f32", "bf16", "fp16"), why_not=why_not)
+@register_engine("tensorrt", precisions=(), why_not=why_not, on_gpu=("f32", "bf16", "fp16"))
 class TensorRtEngine:
     """A plan for the shapes of `make_profile`; a shape beyond them is built for at its first call.
 
@@ -59,49 +60,61 @@ class TensorRtEngine:
 
     name = "tensorrt"
 
-    def __init__(self, module: nn.Module, *, precision: str, threads: int) -> None:
+    def __init__(self, module: nn.Module, *, precision: str, threads: int, device: str = "cuda:0") -> None:
         import torch
+
+        from models.engines.replay import Replay
 
         if not torch.cuda.is_available():
             raise OptionError("engine 'tensorrt' needs an NVIDIA GPU, and torch finds none: see nvidia-smi")
         self.precision = precision
         self.threads = threads
+        self.device = torch.device(device)
         self._inputs = network_inputs(module)
         self._module = module
-        self._library = choose_library(torch.cuda.get_device_capability())
+        self._library = choose_library(torch.cuda.get_device_capability(self.device))
         self._trt = import_library(self._library)
-        self._stream = torch.cuda.Stream()
+        self._replay = Replay(self._enqueue, self.device)
         self._turn = threading.Lock()
-        self._open(make_profile(module))
+        with torch.cuda.device(self.device):
+            self._open(make_profile(module))
 
     def __call__(self, *arrays: np.ndarray) -> np.ndarray:
         """See `models.engines.base.Engine`."""
-        given = {one.name: array for one, array in zip(self._inputs, check_input(arrays, self._inputs), strict=True)}
-        shapes = {name: array.shape for name, array in given.items()}
-        with self._turn:
-            if not self._profile.holds(shapes):
-                self._open(self._profile.grown(shapes))
-            return self._infer(given)
-
-    def _infer(self, given: dict[str, np.ndarray]) -> np.ndarray:
         import torch
 
-        with torch.cuda.stream(self._stream):
-            # Kept in a dictionary until the answer is there: the plan knows addresses only.
-            held = {name: torch.from_numpy(array).cuda() for name, array in given.items()}
-            for name, tensor in held.items():
-                self._context.set_input_shape(name, tuple(tensor.shape))
-                self._context.set_tensor_address(name, tensor.data_ptr())
-            raw = torch.empty(tuple(self._context.get_tensor_shape("raw")), device="cuda")
-            self._context.set_tensor_address("raw", raw.data_ptr())
-            if not self._context.execute_async_v3(self._stream.cuda_stream):
-                raise SkysiftError(f"TensorRT could not run a batch of shape {tuple(raw.shape)}: {self._log.worst()}")
-            return raw.cpu().numpy()
+        given = check_input(arrays, self._inputs)
+        return self.run(*(torch.from_numpy(array).to(self.device) for array in given)).cpu().numpy()
+
+    def run(self, *tensors: Tensor) -> Tensor:
+        """As a call, for float32 tensors that are on the device already; enqueued on torch's stream of this thread."""
+        import torch
+
+        shapes = {one.name: tuple(tensor.shape) for one, tensor in zip(self._inputs, tensors, strict=True)}
+        with self._turn, torch.inference_mode(), torch.cuda.device(self.device):
+            if not self._profile.holds(shapes):
+                # Graphs of the plan that goes are not to outlive it.
+                self._replay.close()
+                self._open(self._profile.grown(shapes))
+            return self._replay(*(tensor.contiguous() for tensor in tensors))
+
+    def _enqueue(self, *tensors: Tensor) -> Tensor:
+        """The plan knows addresses only: the tensors live until the stream has passed, as torch's allocator sees to."""
+        import torch
+
+        for one, tensor in zip(self._inputs, tensors, strict=True):
+            self._context.set_input_shape(one.name, tuple(tensor.shape))
+            self._context.set_tensor_address(one.name, tensor.data_ptr())
+        raw = torch.empty(tuple(self._context.get_tensor_shape("raw")), device=self.device)
+        self._context.set_tensor_address("raw", raw.data_ptr())
+        if not self._context.execute_async_v3(torch.cuda.current_stream(self.device).cuda_stream):
+            raise SkysiftError(f"TensorRT could not run a batch of shape {tuple(raw.shape)}: {self._log.worst()}")
+        return raw
 
     def _open(self, profile: Profile) -> None:
         from models.engines.plan_file import PlanKey, cached_plan, hash_network, read_timing, write_timing
 
-        target = this_target(self._trt)
+        target = this_target(self._trt, self.device)
         version = self._trt.__version__
         key = PlanKey(hash_network(self._module), self.precision, (profile,), self._library, version, target)
 
@@ -128,6 +141,7 @@ class TensorRtEngine:
 
     def close(self) -> None:
         """See `models.engines.base.Engine`."""
+        self._replay.close()
         self._context = None
         self._engine = None
         self._runtime = self._module = None
@@ -149,9 +163,9 @@ def choose_library(capability: tuple[int, int]) -> str:
     return installed[0]
 
 
-def this_target(trt: ModuleType) -> str:
-    """`PlanKey.target` of the GPU at hand: its compute capability where that is enough, else its name too."""
+def this_target(trt: ModuleType, device: torch.device | None = None) -> str:
+    """`PlanKey.target` of a GPU at hand: its compute capability where that is enough, else its name too."""
     import torch
 
-    major, minor = torch.cuda.get_device_capability()
-    return f"sm{major}{minor}" if supported_targets(trt) else f"{torch.cuda.get_device_name()} sm{major}{minor}"
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"sm{major}{minor}" if supported_targets(trt) else f"{torch.cuda.get_device_name(device)} sm{major}{minor}"

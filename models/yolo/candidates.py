@@ -14,15 +14,21 @@ AGREE_BEAMS = 0.35
 MEANS = ("centre", "log_size", "classes", "params", "scales")
 
 
-def _fine_grid(raw: np.ndarray, spec: HeadSpec) -> tuple[np.ndarray, tuple[int, ...]] | None:
-    """P logits on the grid of anchors where a cell's boxes form a regular sub-grid; else None."""
+def fine_counts(spec: HeadSpec) -> tuple[int, ...] | None:
+    """Boxes of a cell along each axis, where they form a regular sub-grid in order; else None."""
     per_axis = [sorted({anchor[axis] for anchor in spec.anchors}) for axis in range(spec.ndim)]
     counts = tuple(len(values) for values in per_axis)
     regular = int(np.prod(counts)) == spec.boxes and all(
         np.allclose(values, (np.arange(n) + 0.5) / n) for values, n in zip(per_axis, counts, strict=True)
     )
     in_order = [tuple(a) for a in spec.anchors] == sorted(tuple(a) for a in spec.anchors)
-    if not (regular and in_order and np.prod(counts) == spec.boxes):
+    return counts if regular and in_order else None
+
+
+def _fine_grid(raw: np.ndarray, spec: HeadSpec) -> tuple[np.ndarray, tuple[int, ...]] | None:
+    """P logits on the grid of anchors where a cell's boxes form a regular sub-grid; else None."""
+    counts = fine_counts(spec)
+    if counts is None:
         return None
     grid = raw.shape[1:]
     logits = raw.reshape(spec.boxes, spec.box_channels, *grid)[:, spec.slot("presence").start]
@@ -103,7 +109,7 @@ def find_candidates(raw: np.ndarray, spec: HeadSpec, *, beam_px: float, min_logi
         np.exp(mean["log_size"]).astype(np.float32),
         best_logit.astype(np.float32),
         anchor,
-        _named(mean, spec),
+        named_params(mean, spec),
     )
 
 
@@ -120,7 +126,7 @@ def _all_boxes(raw: np.ndarray, spec: HeadSpec, beam_px: float, min_logit: float
         out["size"].astype(np.float32),
         vectors[:, spec.slot("presence").start].astype(np.float32),
         np.floor(anchors + 0.5).astype(np.int64),
-        _named(out, spec),
+        named_params(out, spec),
     )
 
 
@@ -128,7 +134,7 @@ def _param_names(spec: HeadSpec) -> list[str]:
     return [*spec.params, *(f"{name}_scale" for name in spec.scales), *(f"is_{name}" for name in spec.classes)]
 
 
-def _named(out: dict[str, np.ndarray], spec: HeadSpec) -> dict[str, np.ndarray]:
+def named_params(out: dict[str, np.ndarray], spec: HeadSpec) -> dict[str, np.ndarray]:
     """Parameters, the scales of their errors (e-folded) and probabilities of classes, by name."""
     named = {name: out["params"][:, i].astype(np.float32) for i, name in enumerate(spec.params)}
     for i, name in enumerate(spec.scales):

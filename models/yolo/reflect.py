@@ -30,7 +30,7 @@ def reflected(raw: np.ndarray, spec: HeadSpec) -> np.ndarray:
     grid = raw.shape[2:]
     back = (slice(None, None, -1),) * len(grid)
     boxes = raw.reshape(len(raw), spec.boxes, spec.box_channels, *grid)
-    turned = boxes[(slice(None), _partners(spec), slice(None), *back)].copy()
+    turned = boxes[(slice(None), partners(spec), slice(None), *back)].copy()
     turned[:, :, spec.slot("offset")] *= -1
     return turned.reshape(raw.shape)
 
@@ -58,7 +58,7 @@ def look_twice(engine: Callable[..., np.ndarray], snr: np.ndarray, *others: np.n
     return second
 
 
-def _partners(spec: HeadSpec) -> list[int]:
+def partners(spec: HeadSpec) -> list[int]:
     """For each box the one that takes its place when a cell is reflected: opposite anchor, same prior, same rank."""
 
     def keys(anchors: tuple) -> list[tuple]:
