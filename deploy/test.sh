@@ -15,4 +15,7 @@ if [ -z "$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] && [ "$(id -u)" =
 fi
 cd "$here/.."
 "$venv/bin/python" -m ruff check .
-exec "$venv/bin/python" -m pytest -q "$@"
+# Files of tests side by side in two to four processes: much of a test is waiting, and threads of two would get in each
+# other's way. A plain 'python -m pytest' runs them one after the other.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+exec "$venv/bin/python" -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

@@ -95,13 +95,13 @@ def test_a_few_training_steps_lower_the_loss(name):
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_no_cell_sees_beyond_the_receptive_field(name):
     entry = get_model(name)
-    net = entry.build().double().eval()
+    net = entry.build().eval()
     stride = np.array(net.head.stride)
     field = np.broadcast_to(net.receptive_field, entry.ndim)
     reach = -(-field // 2 // stride) + 1
     sides = (2 * reach + 1) * stride
-    snr = torch.randn(1, 1, *sides.tolist(), dtype=torch.float64, requires_grad=True)
-    raw = net(*(snr, torch.zeros(1, 4, dtype=torch.float64))[: len(network_inputs(net))])
+    snr = torch.randn(1, 1, *sides.tolist(), requires_grad=True)
+    raw = net(*(snr, torch.zeros(1, 4))[: len(network_inputs(net))])
     raw[(0, slice(None), *reach.tolist())].square().sum().backward()
     seen = torch.nonzero(snr.grad[0, 0]).numpy()
     centre = (reach + 0.5) * stride - 0.5
