@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["InputError", "OptionError", "OutputError", "SkysiftError"]
+__all__ = ["IncompleteError", "InputError", "OptionError", "OutputError", "SkysiftError"]
 
 
 class SkysiftError(Exception):
@@ -41,6 +41,10 @@ class InputError(SkysiftError):
     """A file or header that cannot be used; the other files of the call can still be processed."""
 
     exit_status = 2
+
+
+class IncompleteError(InputError):
+    """A file that ends before its header says that it does: still on its way, or cut short."""
 
 
 class OutputError(SkysiftError):
