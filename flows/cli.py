@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 import typer
 
 from . import environment as environment
-from .commands import classify, demo, detect, evaluate, export, listing, registry, simulate, train
+from .commands import classify, demo, detect, evaluate, export, listing, registry, serve, simulate, train
 from .server import exit_on_sigterm
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ simulate_app = typer.Typer(
 models_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.command("detect")(detect.detect)
 app.command("classify")(classify.classify)
+app.command("serve")(serve.serve)
 app.add_typer(simulate_app, name="simulate")
 simulate_app.command("continuum")(simulate.continuum)
 simulate_app.command("hi")(simulate.hi)

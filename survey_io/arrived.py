@@ -96,7 +96,7 @@ def _check_units(path: Path, readable: Path) -> None:
             file.seek(at)
             try:
                 header = fits.Header.fromfile(file)
-            except (OSError, EOFError):
+            except (OSError, EOFError, ValueError):
                 raise _incomplete(path, f"the header at byte {at} has no end", length) from None
             size = _data_bytes(header)
             end = file.tell() + size

@@ -238,15 +238,25 @@ def _answer(job: Job, worker: str) -> Answer:
     return Answer(result, kind, error, time.perf_counter() - began)
 
 
+def _classify(job: Job) -> ClassifyResult:
+    """A file's spectra by their classes; the manifest says which content they were of, as that of a detection."""
+    from pipeline.classify import classify
+    from pipeline.runs import file_hash
+
+    result = classify([job.path], job.options)
+    if result.errors and not len(result.table):
+        raise InputError(result.errors[0])
+    result.manifest["input"] |= {"path": str(job.path), "sha256": file_hash(job.path)}
+    return result
+
+
 def _attempt(job: Job) -> tuple[DetectResult | ClassifyResult | None, str, str | None]:
     try:
         if isinstance(job.options, DetectOptions):
             from pipeline.detect import detect
 
             return detect(job.path, job.options), "done", None
-        from pipeline.classify import classify
-
-        return classify([job.path], job.options), "done", None
+        return _classify(job), "done", None
     except SkysiftError as error:
         kinds = {InputError: "input", OptionError: "option", OutputError: "output"}
         return None, next((word for kind, word in kinds.items() if isinstance(error, kind)), "defect"), error.message

@@ -61,10 +61,12 @@ class Seen:
             self._database = sqlite3.connect(file, timeout=30, isolation_level=None, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = NORMAL")
-            self.__database.execute(
-                "CREATE TABLE IF NOT EXISTS file (path TEXT, size INTEGER, changed INTEGER, inode INTEGER, sha256 TEXT, "
-                "observation INTEGER, outcome TEXT, note TEXT, at TEXT, PRIMARY KEY (path, size, changed, inode))"
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS file (path TEXT, size INTEGER, changed INTEGER, inode INTEGER, "
+                "sha256 TEXT, observation INTEGER, outcome TEXT, note TEXT, at TEXT, "
+                "PRIMARY KEY (path, size, changed, inode))"
             )
+            self._database.execute("CREATE INDEX IF NOT EXISTS file_sha256 ON file (sha256)")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -96,6 +98,14 @@ class Seen:
         row = (str(path), mark.size, mark.changed, mark.inode, sha256, observation, outcome, note, at)
         with self._explained():
             self._database.execute("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def places(self, sha256: str) -> list[Path]:
+        """Where files of this content were seen, oldest first."""
+        with self._explained():
+            rows = self._database.execute(
+                "SELECT path FROM file WHERE sha256 = ? AND outcome != 'refused' ORDER BY at", (sha256,)
+            ).fetchall()
+        return [Path(row[0]) for row in rows]
 
     def entries(self, outcome: str | None = None) -> list[Entry]:
         """All that was noted, oldest first, or all with one outcome."""
