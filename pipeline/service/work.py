@@ -283,7 +283,7 @@ class Worker:
         pause, said = self._options.pause, None
         while (trouble := results.output_trouble(self._options.results_folder)) is not None:
             if self._options.once:
-                raise OutputError(f"{trouble}: results cannot be written; mend that and run again: it goes on from here")
+                raise OutputError(f"{trouble}: results cannot be written; mend that and run again, which goes on")
             if trouble != said:
                 logger.error("%s: results cannot be written; waiting until they can", trouble)
             said = trouble
