@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 import typer
 
 from . import environment as environment
-from .commands import classify, demo, detect, evaluate, export, listing, registry, serve, simulate, train
+from .commands import classify, demo, detect, evaluate, export, listing, registry, serve, simulate, survey, train
 from .server import exit_on_sigterm
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ simulate_app = typer.Typer(
     help="Simulate a sky with a truth table.", no_args_is_help=True, rich_markup_mode=None
 )
 models_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+survey_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.command("detect")(detect.detect)
 app.command("classify")(classify.classify)
 app.command("serve")(serve.serve)
@@ -45,11 +46,19 @@ models_app.command("show")(registry.show)
 models_app.command("promote")(registry.promote)
 models_app.command("rollback")(registry.rollback)
 app.command("demo")(demo.demo)
+app.add_typer(survey_app, name="survey")
+for _command in (survey.status, survey.runs, survey.add, survey.use, survey.forget, survey.migrate):
+    survey_app.command(_command.__name__)(_command)
 
 
 @simulate_app.callback()
 def _simulate() -> None:
     """Simulate a sky with a truth table."""
+
+
+@survey_app.callback()
+def _survey() -> None:
+    """Look after the survey's store: all observations, runs and sources."""
 
 
 def _show_version(value: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from prefect.states import Completed, Failed
 @task(name="detect image", task_run_name="{path.name}", cache_policy=NO_CACHE)
 def detect_image(path: Path, options: DetectOptions) -> Any:
     """Detect in one image; a bad image fails its task without a traceback."""
-    outcome = detect_one(path, options)
+    # The store's address may hold a password, and Prefect keeps parameters: it comes from the environment.
+    outcome = detect_one(path, options, catalogue=os.environ.get("SKYSIFT_CATALOGUE") or None)
     return outcome if outcome.error is None else Failed(message=outcome.error, data=outcome)
 
 
@@ -31,6 +33,8 @@ def _run(path: Path, options: DetectOptions) -> Outcome:
 @flow(name="detect", log_prints=False)
 def detect(paths: list[Path], options: DetectOptions | None = None) -> Any:
     """Detect in every image: the same work and the same catalogues as a plain ``skysift detect``.
+
+    Finished runs are recorded in the survey's store that the environment variable SKYSIFT_CATALOGUE names.
 
     Parameters
     ----------
@@ -52,8 +56,18 @@ def detect(paths: list[Path], options: DetectOptions | None = None) -> Any:
     return Completed(message=f"{len(outcomes)} images done", data=outcomes)
 
 
-def run_flow(paths: list[Path], options: DetectOptions) -> list[Outcome]:
-    """Run the flow here and return one `Outcome` per image, failed ones included."""
+def run_flow(paths: list[Path], options: DetectOptions, *, catalogue: str | None = None) -> list[Outcome]:
+    """Run the flow here and return one `Outcome` per image, failed ones included.
+
+    Parameters
+    ----------
+    paths : list of Path
+    options : DetectOptions
+    catalogue : str, optional
+        The survey's store to record in; default: the environment variable SKYSIFT_CATALOGUE, else none.
+    """
+    if catalogue is not None:
+        os.environ["SKYSIFT_CATALOGUE"] = catalogue
     state = detect(paths, options, return_state=True)
     outcomes = state.result(raise_on_failure=False)
     if isinstance(outcomes, BaseException):

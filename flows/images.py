@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from survey_io.errors import SkysiftError
 from survey_io.names import file_stem
@@ -38,6 +39,8 @@ class Outcome:
         True when the error is skysift's own, not the input's.
     seconds : float
         Wall time.
+    run_id : int or None
+        The run in the survey's store, when it was recorded.
     """
 
     path: Path
@@ -45,10 +48,26 @@ class Outcome:
     error: str | None
     defect: bool
     seconds: float
+    run_id: int | None = None
 
 
-def detect_one(path: Path, options: DetectOptions, progress: Callable[..., None] | None = None) -> Outcome:
-    """Run `pipeline.detect.detect` on one image and catch what is wrong with it."""
+def detect_one(
+    path: Path,
+    options: DetectOptions,
+    progress: Callable[..., None] | None = None,
+    *,
+    catalogue: str | None = None,
+) -> Outcome:
+    """Run `pipeline.detect.detect` on one image and catch what is wrong with it.
+
+    Parameters
+    ----------
+    path : Path
+    options : DetectOptions
+    progress : callable, optional
+    catalogue : str, optional
+        The survey's store (see `pipeline.survey.open_store`) that the finished run is recorded in.
+    """
     from pipeline.detect import detect
 
     start = time.perf_counter()
@@ -64,7 +83,27 @@ def detect_one(path: Path, options: DetectOptions, progress: Callable[..., None]
         kind = type(error).__name__
         text = f"{_one_line(path, error)} ({kind}; a defect of skysift: SKYSIFT_DEBUG=1 shows the trace)"
         return _failed(path, text, start, defect=True)
-    return Outcome(path, result, None, False, time.perf_counter() - start)
+    outcome = Outcome(path, result, None, False, time.perf_counter() - start)
+    return outcome if catalogue is None else record_outcome(outcome, catalogue)
+
+
+@functools.lru_cache(maxsize=4)
+def survey_store(catalogue: str) -> Any:
+    """The survey's store at an address, opened once in this process."""
+    from pipeline.survey import open_store
+
+    return open_store(catalogue)
+
+
+def record_outcome(outcome: Outcome, catalogue: str) -> Outcome:
+    """Record a finished run in the survey's store; its files stay when that fails, and the error says what to do."""
+    if outcome.result is None:
+        return outcome
+    try:
+        return replace(outcome, run_id=survey_store(catalogue).record(outcome.result))
+    except SkysiftError as error:
+        again = f"its files are written but not recorded; later: skysift survey add {outcome.result.files['manifest']}"
+        return replace(outcome, error=f"{outcome.path}: {error}; {again}")
 
 
 def detect_each(

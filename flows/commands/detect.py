@@ -64,6 +64,11 @@ def detect(
     hdu: str | None = typer.Option(
         None, help="Extension by number (from 0) or name [default: the first image]."
     ),
+    catalogue: str | None = typer.Option(
+        None, metavar="URL", envvar="SKYSIFT_CATALOGUE", show_envvar=False,
+        help="Record finished runs in this survey's store as well: a folder, or postgresql://... "
+        "[default: $SKYSIFT_CATALOGUE, else none].",
+    ),
 ) -> int:
     """Find the sources of each IMAGE (or cube, or a spectrum's lines) and write catalogue, picture and manifest.
 
@@ -83,29 +88,34 @@ def detect(
         "rest_frequency": rest_frequency, "cosmology": cosmology, "products": products,
     }  # fmt: skip
     options = resolve_options(DetectOptions, given, config=config)
+    if catalogue is not None:
+        from flows.images import survey_store
+
+        # Before any work: an address that cannot be used is said at once.
+        survey_store(catalogue)
     url = configured_api_url()
     if flow or url:
         if url:
             require_server(url)
         from flows.detect import run_flow
 
-        outcomes = run_flow(images, options)
+        outcomes = run_flow(images, options, catalogue=catalogue)
         for outcome in outcomes:
             show_outcome(outcome)
     else:
-        outcomes = _detect_plainly(images, options)
+        outcomes = _detect_plainly(images, options, catalogue)
     if any(outcome.defect for outcome in outcomes):
         return 1
     return 2 if any(outcome.error for outcome in outcomes) else 0
 
 
-def _detect_plainly(images: list[Path], options: DetectOptions) -> list[Outcome]:
+def _detect_plainly(images: list[Path], options: DetectOptions, catalogue: str | None) -> list[Outcome]:
     from flows.images import detect_each, detect_one
     from flows.progress import progress_bar
 
     def run(path: Path, options: DetectOptions) -> Outcome:
         with progress_bar(path.name) as progress:
-            return detect_one(path, options, progress)
+            return detect_one(path, options, progress, catalogue=catalogue)
 
     return detect_each(images, options, run=run, done=show_outcome)
 
@@ -127,6 +137,8 @@ def show_outcome(outcome: Outcome) -> None:
             print(f"  note: {note}")
     for path in result.files.values():
         print(f"  {path}", flush=True)
+    if outcome.run_id is not None:
+        print(f"  run {outcome.run_id} of the survey", flush=True)
 
 
 def pixels_per_second(outcome: Outcome) -> float | None:

@@ -7,6 +7,7 @@ import math
 import os
 import sqlite3
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -17,7 +18,7 @@ from sqlalchemy import Connection, event
 from survey_io.errors import OptionError
 
 from .migrations import LATEST, migrate, require_known, version_of
-from .problems import explain, is_passing
+from .problems import StoreError, explain, is_passing
 
 __all__ = ["DEFAULT_STORE", "Database"]
 
@@ -68,6 +69,8 @@ class Database:
         reading = {"postgresql_readonly": True} if self.is_postgres else {}
         self._reader = self._engine.execution_options(skysift_write=False, **reading)
         self._pid = os.getpid()
+        # A store that nobody closed closes its connections when it goes.
+        weakref.finalize(self, _dispose, self._engine, self._pid)
 
     def __getstate__(self) -> dict[str, Any]:
         # What travels to another process is the address: connections do not.
@@ -92,8 +95,7 @@ class Database:
 
     def close(self) -> None:
         """Close the connections; the next use opens new ones."""
-        if self._pid == os.getpid():
-            self._engine.dispose()
+        _dispose(self._engine, self._pid)
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Do work in one transaction, all of it or nothing; all of it again when the database went away in between.
@@ -132,19 +134,55 @@ class Database:
         """
         return self.write(lambda connection: migrate(connection, self.place, target, now=self.now))
 
-    def prepare(self, *, patience: float) -> None:
+    def prepare(self, *, patience: float, create: bool = True) -> None:
         """Make the tables where there are none, and bring older ones forward.
+
+        Parameters
+        ----------
+        patience : float
+            Seconds to wait for a database that is away.
+        create : bool
+            Whether a store that does not exist is made.
 
         Raises
         ------
         StoreError
-            A newer skysift's, or a database that cannot be used.
+            No store (without ``create``), a newer skysift's, or a database that cannot be used.
         """
         patience = min(patience, self.patience)
+        self.require_place(create=create)
         version = self._attempt(version_of, "_reader", patience)
         require_known(version, self.place)
+        if version == 0 and not create:
+            raise self._no_store()
         if version < LATEST:
             self._attempt(lambda connection: migrate(connection, self.place, now=self.now), "_writer", patience)
+
+    def require_place(self, *, create: bool) -> None:
+        """Make the folder of SQLite's file, or refuse when the file is missing.
+
+        Raises
+        ------
+        StoreError
+        """
+        if self.is_postgres:
+            return
+        file = Path(self.place)
+        if not create and not file.exists():
+            raise self._no_store()
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{file.parent}: expected a folder for the survey's store, it cannot be made: {error.strerror}; give "
+                "another with --catalogue"
+            ) from None
+
+    def _no_store(self) -> StoreError:
+        return StoreError(
+            f"{self.place}: expected a survey's store, there is none; check the address, or let skysift detect "
+            "--catalogue make one"
+        )
 
     def now(self, connection: Connection) -> str:
         """The database's time, ISO 8601 in UTC with milliseconds."""
@@ -176,6 +214,12 @@ class Database:
                 pause = min(2 * pause, LONGEST_PAUSE)
 
 
+def _dispose(engine: sa.Engine, pid: int) -> None:
+    # In a forked child the connections are the parent's: to close them here would end them there.
+    if pid == os.getpid():
+        engine.dispose()
+
+
 def _driver_errors(engine: sa.Engine) -> tuple[type[Exception], ...]:
     # Bulk inserts use the driver itself, whose errors SQLAlchemy does not wrap.
     return (engine.dialect.loaded_dbapi.Error,)
@@ -187,10 +231,6 @@ def _parse(given: str) -> tuple[sa.URL, Path | None]:
         path = Path(given).absolute()
         if path.is_file():
             return sa.URL.create("sqlite", database=str(path)), path.parent
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OptionError(f"{given}: expected a folder for the survey's store, got: {error.strerror}") from None
         return sa.URL.create("sqlite", database=str(path / FILE)), path
     try:
         url = sa.make_url(given)

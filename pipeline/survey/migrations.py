@@ -126,6 +126,11 @@ def migrate(connection: Connection, place: str, target: int = LATEST, *, now: Ca
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
     present = version_of(connection)
     require_known(present, place)
+    if target == 0 and present and connection.execute(text("SELECT count(*) FROM observation")).scalar():
+        raise OptionError(
+            f"{place}: version 0 has no tables, and this store holds observations; delete the database itself if that "
+            "is meant"
+        )
     if present == target:
         return []
     if present == 0:

@@ -36,7 +36,7 @@ _OPENING = 8.0
 _NOT_IN_KEY = {"output", "workers", "cluster", "formats", "fresh", "products", "pictures"}
 
 
-def open_store(url: str | Path | None = None, *, patience: float = 30.0) -> SurveyStore:
+def open_store(url: str | Path | None = None, *, create: bool = True, patience: float = 30.0) -> SurveyStore:
     """Open the survey's store; a new one is made, an older one brought to this version's tables.
 
     Parameters
@@ -44,6 +44,8 @@ def open_store(url: str | Path | None = None, *, patience: float = 30.0) -> Surv
     url : str or Path, optional
         A folder (SQLite and whatever lies beside it), ``sqlite:///FILE``, or ``postgresql://USER@HOST/NAME``; default:
         the environment variable SKYSIFT_CATALOGUE, or the folder skysift_survey.
+    create : bool
+        Whether a store that does not exist is made; else it is refused.
     patience : float
         Seconds for which a transaction is tried again while the database is away.
 
@@ -57,10 +59,10 @@ def open_store(url: str | Path | None = None, *, patience: float = 30.0) -> Surv
     OptionError
         When the address is none.
     StoreError
-        When the database cannot be used, or a newer skysift made it.
+        When there is none, it cannot be used, or a newer skysift made it.
     """
     store = SurveyStore(url, patience=patience)
-    store.prepare(patience=_OPENING)
+    store.prepare(patience=_OPENING, create=create)
     return store
 
 
@@ -129,6 +131,9 @@ class SurveyStore(Retention):
         digest = manifest["input"].get("sha256") or _hash_of(file)
         if file is None:
             file = digest
+        elif os.path.exists(file):
+            # A manifest has the path as it was given, which holds for one working folder only.
+            file = os.path.abspath(file)
         model, options = manifest.get("model") or {}, manifest.get("options") or {}
         version = str((manifest.get("versions") or {}).get("skysift", ""))
         kind = catalogue_kind(table, manifest)

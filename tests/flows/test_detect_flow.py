@@ -95,7 +95,7 @@ def test_flow_and_plain_call_agree(
     from prefect.testing.utilities import prefect_test_harness
 
     import flows.detect
-    from flows.images import detect_each
+    from flows.images import detect_each, detect_one
 
     bad = tmp_path / "bad.fits"
     bad.write_bytes(b"")
@@ -104,9 +104,14 @@ def test_flow_and_plain_call_agree(
     # A flow joins its heartbeat thread for a second at its end.
     with prefect_test_harness(), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         options = DetectOptions(output=tmp_path / "flow", **common)
+        monkeypatch.setenv("SKYSIFT_CATALOGUE", str(tmp_path / "survey"))
         outcomes = flows.detect.run_flow([sky, bad], options)
         state = flows.detect.detect([sky], options, return_state=True)
     assert state.is_completed()
+    # What the flow has recorded is the run that a plain call would record.
+    options = DetectOptions(output=tmp_path / "plain", **common)
+    plain.append(detect_one(sky, options, catalogue=str(tmp_path / "survey")))
+    assert outcomes[0].run_id == plain[1].run_id == 1
     assert [outcome.error is None for outcome in outcomes] == [True, False]
     assert "bad.fits" in outcomes[1].error
     name = f"{sky.stem}_cat.fits"
