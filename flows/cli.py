@@ -11,7 +11,21 @@ from importlib.metadata import PackageNotFoundError, version
 import typer
 
 from . import environment as environment
-from .commands import classify, demo, detect, evaluate, export, listing, registry, serve, simulate, survey, train
+from .commands import (
+    classify,
+    clean,
+    demo,
+    detect,
+    doctor,
+    evaluate,
+    export,
+    listing,
+    registry,
+    serve,
+    simulate,
+    survey,
+    train,
+)
 from .server import exit_on_sigterm
 
 app = typer.Typer(
@@ -49,6 +63,8 @@ app.command("demo")(demo.demo)
 app.add_typer(survey_app, name="survey")
 for _command in (survey.status, survey.runs, survey.add, survey.use, survey.forget, survey.migrate):
     survey_app.command(_command.__name__)(_command)
+app.command("doctor")(doctor.doctor)
+app.command("clean")(clean.clean)
 
 
 @simulate_app.callback()

@@ -135,6 +135,12 @@ def available_engines() -> list[str]:
     return [name for name in list_engines() if not _backends[name].unusable()]
 
 
+def why_unusable(name: str) -> str:
+    """Why this machine cannot run an engine of `list_engines`; empty where it can."""
+    importlib.import_module("models.engines")
+    return _backends[name].unusable()
+
+
 def resolve_engine(name: str, *, precision: str = "f32", device: str | None = None) -> str:
     """Check an engine's name and precision, and answer "auto" with the fastest that is installed.
 
