@@ -258,9 +258,9 @@ def _store(store: Any) -> Iterator[Metric]:
     if len(waiting):
         age = max(0.0, time.time() - datetime.fromisoformat(waiting[0]["arrived"]).timestamp())
     yield GaugeMetricFamily("skysift_queue_oldest_seconds", "Age of what has waited longest.", value=age)
-    for name in ("runs", "sources"):
-        if name in counts:
-            yield GaugeMetricFamily(f"skysift_catalogue_{name}", f"The catalogue's {name}.", value=counts[name])
+    for name in ("runs", "current_runs", "sources", "current_sources"):
+        text = f"The catalogue's {name.replace('_', ' ')}."
+        yield GaugeMetricFamily(f"skysift_catalogue_{name}", text, value=counts[name])
 
 
 @contextmanager

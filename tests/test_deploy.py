@@ -16,7 +16,7 @@ import yaml
 from flows.runners import list_clusters, read_cluster
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = [ROOT / "deploy" / name for name in ("setup.sh", "demo.sh", "test.sh")] + [ROOT / ".ci" / "run"]
+SCRIPTS = [ROOT / "deploy" / name for name in ("setup.sh", "demo.sh", "test.sh", "lock.sh")] + [ROOT / ".ci" / "run"]
 BATCH = sorted((ROOT / "deploy" / "slurm").glob("*.sbatch"))
 RUN_BOOK = (ROOT / "deploy" / "README.md").read_text(encoding="utf-8")
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
@@ -145,19 +145,21 @@ def test_variables_in_deploy_are_read_somewhere() -> None:
         assert name in code, name
 
 
-def test_the_container_has_a_target_to_train_in() -> None:
-    """Ordinary user, volumes, torch from the index that the build names; the default target is that of detection."""
+def test_the_container_has_targets_for_processors_gpus_and_training() -> None:
+    """Ordinary user, volumes, every package with its hash; the default target is the one for processors."""
     stages = re.split(r"^FROM ", DOCKERFILE, flags=re.M)[1:]
     targets = {re.match(r"\S+ AS (\w+)", stage)[1]: stage for stage in stages}
-    assert list(targets) == ["base", "train", "detect"]
+    assert list(targets) == ["base", "gpu", "train", "cpu"]
     assert '--index-url "$TORCH_INDEX"' in targets["base"] and 'ENTRYPOINT ["skysift"]' in targets["base"]
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert next(one for one in project["dependencies"] if one.startswith("torch==")) in targets["base"]
-    for name in ("train", "detect"):
+    for name in ("gpu", "train", "cpu"):
         assert "\nUSER ${USER_ID}\n" in targets[name] and "FROM" not in targets[name]
+        assert "\nHEALTHCHECK " in targets[name]
     assert 'VOLUME ["/data", "/models", "/runs"]' in targets["train"]
     for source in re.findall(r"^COPY (.+) \S+$", DOCKERFILE, re.M):
         assert all((ROOT / one).exists() for one in source.split()), source
+    held = ("--require-hashes", "--no-deps --no-build-isolation --editable .")
+    calls = re.findall(r"pip install .*", DOCKERFILE)
+    assert calls and all(any(one in call for one in held) for call in calls)
 
 
 @pytest.mark.parametrize("name", list_clusters())

@@ -82,9 +82,9 @@ def diagnose(
 def _show(findings: list[Finding]) -> None:
     from pipeline.journal import printable
 
-    width = max(len(one.check) for one in findings)
+    width = max(len(printable(one.check)) for one in findings)
     for one in findings:
-        print(f"{one.status:<4}  {one.check:<{width}}  {printable(one.found)}")
+        print(f"{one.status:<4}  {printable(one.check):<{width}}  {printable(one.found)}")
         if one.advice:
             print(f"{'':<{width + 6}}  -> {printable(one.advice)}")
     bad = [sum(one.status == status for one in findings) for status in ("fail", "warn")]

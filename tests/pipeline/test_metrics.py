@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline import gpu_use, metrics
+from pipeline.survey import open_store
 from survey_io.errors import OutputError
 
 ROOT = Path(__file__).parents[2]
@@ -47,17 +49,6 @@ def work(folder: Path, worker: str) -> None:
     subprocess.run([sys.executable, "-c", WORK, str(folder), worker], cwd=ROOT, check=True, timeout=60)
 
 
-class Store:
-    """A queue as `pipeline.survey` tells of it."""
-
-    def counts(self) -> dict:
-        return {"observations": {"arrived": 2, "done": 5}, "runs": 6, "sources": 400}
-
-    def observations(self, state: str, limit: int) -> list[dict]:
-        assert state == "arrived" and limit == 1
-        return [{"arrived": "2026-01-01T00:00:00.000Z"}]
-
-
 def test_one_process_counts_what_it_did() -> None:
     metrics.observation_done(IMAGE, 2.0)
     assert b"skysift_rows" not in metrics.render()
@@ -65,17 +56,26 @@ def test_one_process_counts_what_it_did() -> None:
     metrics.stage_done("detect", 0.5)
     metrics.observation_done(IMAGE, 2.0)
     metrics.observation_done({"input": {"shape": [8, 100, 100]}, "counts": {"sources": 2}}, 0.5)
-    seen = values(metrics.render(Store()))
+    seen = values(metrics.render())
     assert seen["skysift_pixels_total", ("image",)] == 2e6 and seen["skysift_pixels_total", ("cube",)] == 80_000
     assert seen["skysift_rows_total", ("image",)] == 30 and seen["skysift_observation_seconds_sum", ("image",)] == 2.0
     assert seen["skysift_megapixels_per_second", ("image", "w")] == 1.0
     assert seen["skysift_stage_seconds_bucket", ("0.3", "detect")] == 0
     assert seen["skysift_stage_seconds_bucket", ("1.0", "detect")] == 1
     assert seen["skysift_process_resident_bytes", ("w",)] > 1e7
-    assert seen["skysift_observations", ("arrived",)] == 2 and seen["skysift_observations", ("failed",)] == 0
-    assert seen["skysift_queue_length", ()] == 2 and seen["skysift_queue_oldest_seconds", ()] > 1e6
-    assert seen["skysift_catalogue_sources", ()] == 400
     assert not [name for name, _ in seen if name.endswith("_created")]
+
+
+def test_the_catalogue_is_asked_for_the_queue(store_url: str) -> None:
+    with open_store(store_url) as store:
+        for name in "abc":
+            store.enqueue(f"{name}.fits", sha256=name)
+        store.quarantine(store.claim("worker")["id"], "no header")
+        time.sleep(0.01)
+        seen = values(metrics.render(store))
+    assert seen["skysift_observations", ("arrived",)] == 2 and seen["skysift_observations", ("failed",)] == 0
+    assert seen["skysift_observations", ("quarantined",)] == 1 and seen["skysift_queue_length", ()] == 2
+    assert 0 < seen["skysift_queue_oldest_seconds", ()] < 60 and seen["skysift_catalogue_sources", ()] == 0
 
 
 def test_processes_add_up_and_go_on_counting_after_their_end(tmp_path: Path) -> None:

@@ -6,28 +6,20 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.retention import find_stale, parse_age, remove
+from pipeline.survey import open_store
+from survey_io.columns import make_table
 from survey_io.errors import OptionError
 
 DAY = 86_400
 NOW = time.time()
 
 
-class Store:
-    """Runs and observations as `pipeline.survey` tells of them."""
-
-    def __init__(self, outputs: list[str], hashes: list[str]):
-        self._runs = [{"output": one} for one in outputs]
-        self._waiting = [{"sha256": one * 12} for one in hashes]
-
-    def runs(self, *, current: bool, limit: int, offset: int) -> list[dict]:
-        assert current is True
-        return self._runs[offset : offset + min(limit, 1)]
-
-    def observations(self, *, state: str, limit: int, offset: int) -> list[dict]:
-        return self._waiting[offset : offset + limit] if state == "running" else []
+def manifest(sha256: str, **options: str) -> dict:
+    return {"input": {"path": "/inbox/sky.fits", "shape": [9, 9], "sha256": sha256}, "options": options}
 
 
 def old(path: Path, days: float = 100, content: str = "x" * 1000) -> Path:
@@ -68,10 +60,16 @@ def home(tmp_path: Path) -> Path:
     return home
 
 
-def test_old_things_go_and_current_ones_stay(home: Path) -> None:
-    store = Store([str(home / "results" / ("a-" + "1" * 12 + "-run2"))], ["7"])
+def test_old_things_go_and_current_ones_stay(home: Path, store_url: str) -> None:
     before = parse_age("90d", now=NOW)
-    stale = list(find_stale(home, before, store=store))
+    with open_store(store_url) as store:
+        empty = make_table({"ra": np.empty(0), "dec": np.empty(0)})
+        for number, name in enumerate(("", "-run2")):
+            folder = home / "results" / ("a-" + "1" * 12 + name)
+            store.record(manifest("1" * 64, tile=str(number)), empty, output=folder)
+        store.enqueue("/inbox/e.fits", sha256="7" * 64)
+        store.claim("worker")
+        stale = list(find_stale(home, before, store=store))
     assert sorted((one.kind, one.path.name) for one in stale) == [
         ("log", "skysift-20260101T000000000Z-1.jsonl"),
         ("preview", "key"),
