@@ -69,9 +69,9 @@ class Sightings:
         Frequency of the observation in Hz, NaN where unknown or where the source has its own.
     freq, freq_err, width : numpy.ndarray
         Of a line in Hz: its frequency, the error of that, and its width; NaN without one.
-    kind, unit, observation : numpy.ndarray of int
-        Codes. Only sources of one kind are compared, fluxes only within one unit; sources of one observation are
-        different.
+    kind, unit, observation : numpy.ndarray
+        Names or codes. Only sources of one kind are compared, fluxes only within one unit; sources of one
+        observation are different.
     rank : numpy.ndarray of int
         An order that does not depend on which observation came first (by content hash and row); it settles ties.
     """
