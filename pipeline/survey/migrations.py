@@ -83,6 +83,21 @@ MIGRATIONS = (
         ),
         ("DROP INDEX source_object", "ALTER TABLE source DROP COLUMN object_id", "DROP TABLE {object}"),
     ),
+    Migration(
+        3,
+        (
+            "ALTER TABLE run ADD COLUMN reach {real}",
+            "ALTER TABLE {object} ADD COLUMN status TEXT NOT NULL DEFAULT 'single'",
+            """CREATE TABLE unresolved (
+                source_id BIGINT NOT NULL, other_id BIGINT NOT NULL, reason TEXT NOT NULL, distance {real} NOT NULL,
+                PRIMARY KEY (source_id, other_id))""",
+            "CREATE INDEX unresolved_other ON unresolved (other_id)",
+        ),
+        (
+            "DROP TABLE unresolved", "UPDATE source SET object_id = NULL WHERE object_id IS NOT NULL",
+            "DELETE FROM {object}", "ALTER TABLE {object} DROP COLUMN status", "ALTER TABLE run DROP COLUMN reach",
+        ),
+    ),
 )
 LATEST = MIGRATIONS[-1].version
 

@@ -10,9 +10,10 @@ from sqlalchemy import Connection
 
 from survey_io.errors import OptionError
 
+from .associate import associate
 from .migrations import LATEST, version_of
 from .reading import Reading
-from .schema import run, sky_object, source
+from .schema import run, source
 
 __all__ = ["Retention"]
 
@@ -51,17 +52,18 @@ class Retention(Reading):
 
         def work(connection: Connection) -> dict[str, int]:
             # Whoever makes a run current again waits, or finds it gone: the rows stay locked.
-            query = sa.select(run.c.id, run.c.rows).where(old)
+            query = sa.select(run.c.id, run.c.observation_id, run.c.rows).where(old)
             found = connection.execute(query if dry_run else query.with_for_update()).all()
             if not dry_run:
-                for one, _ in found:
-                    mine = source.c.run_id == one
-                    objects = sa.select(source.c.object_id).where(mine, source.c.object_id.is_not(None)).distinct()
-                    touched = connection.execute(objects).scalars().all()
+                for one in found:
+                    mine = source.c.run_id == one.id
+                    connection.execute(sa.update(run).where(run.c.id == one.id).values(current=False))
+                    connection.execute(sa.update(source).where(mine, source.c.current).values(current=False))
+                    # Sources of others may belong together otherwise without these.
+                    associate(connection, one.observation_id)
                     connection.execute(sa.delete(source).where(mine))
-                    connection.execute(sa.delete(run).where(run.c.id == one))
-                    _drop_empty(connection, touched)
-            return {"runs": len(found), "sources": sum(int(rows) for _, rows in found)}
+                    connection.execute(sa.delete(run).where(run.c.id == one.id))
+            return {"runs": len(found), "sources": sum(int(one.rows) for one in found)}
 
         counts = self.read(work) if dry_run else self.write(work)
         if counts["runs"] and not dry_run and not self.is_postgres:
@@ -118,14 +120,6 @@ def _problems(connection: Connection) -> list[str]:
             word = "does" if current else "does not"
             problems.append(f"run {id}: {marked} of {count} sources count, the run itself {word}")
     return problems
-
-
-def _drop_empty(connection: Connection, objects: list[int]) -> None:
-    """Delete those of some objects that no source belongs to any more."""
-    for first in range(0, len(objects), 1000):
-        some = sky_object.c.id.in_(objects[first : first + 1000])
-        used = sa.exists().where(source.c.object_id == sky_object.c.id)
-        connection.execute(sa.delete(sky_object).where(some, sa.not_(used)))
 
 
 def _stamp(moment: str | date | datetime) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Double, Integer, MetaData, Table, Text, TypeDecorator
 
-__all__ = ["COMMON", "STATES", "metadata", "observation", "run", "sky_object", "source"]
+__all__ = ["COMMON", "STATES", "metadata", "observation", "run", "sky_object", "source", "unresolved"]
 
 STATES = ("arrived", "running", "done", "failed", "quarantined")
 """What becomes of an observation."""
@@ -107,6 +107,8 @@ run = Table(
     Column("catalogue", JSON, nullable=False),
     Column("manifest", JSON, nullable=False),
     Column("current", Boolean, nullable=False),
+    # Arcsec within which a source of the run may have a partner; NULL until its sources were joined with others.
+    Column("reach", Double),
 )
 
 source = Table(
@@ -147,6 +149,17 @@ sky_object = Table(
     Column("n_observations", Integer, nullable=False),
     Column("first_seen", CleanText),
     Column("last_seen", CleanText),
+    Column("status", Text, nullable=False),
+)
+
+# Sources that lie close enough to be one and are not joined, with the reason.
+unresolved = Table(
+    "unresolved",
+    metadata,
+    Column("source_id", BigInteger, primary_key=True),
+    Column("other_id", BigInteger, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("distance", Double, nullable=False),
 )
 
 COMMON = ("name", "ra", "dec", "p_real", "snr", "flux", "flux_err", "maj", "min", "pa", "flags", "freq", "w20")

@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 from pipeline.runs import file_hash
 from survey_io.errors import InputError, OptionError
 
+from .associate import associate
 from .bulk import insert
 from .database import plain
 from .retention import Retention
@@ -157,6 +158,7 @@ class SurveyStore(Retention):
                 added = sa.insert(run).values(observation_id=seen, recorded=self.time(), **values)
                 known = connection.execute(added.returning(run.c.id)).scalar_one()
                 insert(connection, "source", _complete(rows.data, known, seen))
+                associate(connection, seen)
             done = {"state": "done", "error": None, "worker": None, "kind": kind, "bytes": size or observation.c.bytes}
             connection.execute(sa.update(observation).where(observation.c.id == seen).values(**done))
             return known
@@ -182,6 +184,7 @@ class SurveyStore(Retention):
             locked = sa.select(observation.c.id).where(observation.c.id == found["observation_id"]).with_for_update()
             connection.execute(locked)
             self._set_current(connection, found["observation_id"], run_id)
+            associate(connection, found["observation_id"])
             return found["rows"]
 
         return self.write(work)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,14 @@ from survey_io.cube_columns import make_cube_table
 Where = Callable[[str], SurveyStore]
 
 
-@pytest.fixture
-def new_store(tmp_path: Path) -> Where:
-    return lambda name: open_store(tmp_path / name)
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Where]:
+    with contextlib.ExitStack() as stack:
+        if request.param == "sqlite":
+            yield lambda name: stack.enter_context(open_store(tmp_path / name))
+        else:
+            server = request.getfixturevalue("postgres_server")
+            yield lambda name: stack.enter_context(open_store(server.database()))
 
 
 def sky(n: int = 120, side: float = 45.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -185,7 +191,6 @@ def test_what_has_no_place_has_no_object(new_store: Where) -> None:
     table = look(0)[:3]
     table["ra"][1] = np.nan
     store.record(manifest(0), table)
-    assert store.counts()["objects"] == 2 if "objects" in store.counts() else True
     rows = store.read(lambda c: c.execute(sa.select(source.c.object_id).order_by(source.c.row)).scalars().all())
     assert [one is None for one in rows] == [False, True, False]
     assert store.read(lambda c: c.execute(sa.select(run.c.reach)).scalar()) > 0
