@@ -256,18 +256,16 @@ class EngineSpec:
     others: tuple[tuple[str, str, str], ...] = ()
 
     def load(self) -> Engine:
-        """The engine; the same one for every call with an equal spec in this process."""
+        """The engine; the same one for every call with an equal spec in this process.
+
+        It makes do with less memory than it wants: `models.engines.chain.ChainEngine`.
+        """
+        from models.engines.chain import ChainEngine
+
         with _lock:
             if self not in _loaded:
-                _loaded[self] = self._load()
+                _loaded[self] = ChainEngine(self)
             return _loaded[self]
-
-    def _load(self) -> Engine:
-        if self.others:
-            from models.engines.chain import ChainEngine
-
-            return ChainEngine(self)
-        return self.load_alone()
 
     def load_alone(self) -> Engine:
         """A new engine, without others to go on with."""

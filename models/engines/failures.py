@@ -9,7 +9,7 @@ from survey_io.errors import SkysiftError
 # What torch, OpenVINO, ONNX Runtime and TensorRT say, each in words of its own and most of them as RuntimeError.
 _MEMORY = re.compile(
     r"out of memory|not enough memory|bad_alloc|bad alloc|cannot allocate memory|can't allocate memory|"
-    r"failed to allocate|CUDNN_STATUS_ALLOC_FAILED|CUBLAS_STATUS_ALLOC_FAILED",
+    r"failed to allocate|resource temporarily unavailable|CUDNN_STATUS_ALLOC_FAILED|CUBLAS_STATUS_ALLOC_FAILED",
     re.IGNORECASE,
 )
 _DEVICE = re.compile(r"\bCUDA|cudnn|cublas|device-side assert|NVML|NVRTC|TensorRT", re.IGNORECASE)
