@@ -23,7 +23,8 @@ def detect_image(path: Path, options: DetectOptions) -> Any:
     """Detect in one image; a bad image fails its task without a traceback."""
     # The store's address may hold a password, and Prefect keeps parameters: it comes from the environment.
     outcome = detect_one(path, options, catalogue=os.environ.get("SKYSIFT_CATALOGUE") or None)
-    return outcome if outcome.error is None else Failed(message=outcome.error, data=outcome)
+    problem = outcome.error or outcome.missing
+    return outcome if problem is None else Failed(message=problem, data=outcome)
 
 
 def _run(path: Path, options: DetectOptions) -> Outcome:
@@ -46,13 +47,16 @@ def detect(paths: list[Path], options: DetectOptions | None = None) -> Any:
     Returns
     -------
     State
-        Failed when an image failed; its data are the list of `Outcome`, one per image.
+        Failed when an image failed or lacks pieces; its data are the list of `Outcome`, one per image.
     """
     outcomes = detect_each(paths, options or DetectOptions(), run=_run)
     report_detections(outcomes)
     failed = sum(outcome.error is not None for outcome in outcomes)
     if failed:
         return Failed(message=f"{failed} of {len(outcomes)} images failed", data=outcomes)
+    lacking = sum(outcome.missing is not None for outcome in outcomes)
+    if lacking:
+        return Failed(message=f"{lacking} of {len(outcomes)} images lack pieces", data=outcomes)
     return Completed(message=f"{len(outcomes)} images done", data=outcomes)
 
 

@@ -15,6 +15,9 @@ DEFAULTS = {
     "PREFECT_LOGGING_EXTRA_LOGGERS": "skysift,flows,pipeline,models,survey_io",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "DASK_LOGGING__DISTRIBUTED": "warning",
+    # A piece whose second worker dies is tried alone, and given up if it kills that one too: Dask's own three more
+    # tries would kill as many workers.
+    "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1",
 }
 
 for _name, _value in DEFAULTS.items():

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 from survey_io.errors import SkysiftError
 from survey_io.names import file_stem
 
-from .runners import scheduler_address
+from .runners import cluster_resources, scheduler_address
 
 if TYPE_CHECKING:
     from pipeline.detect import DetectResult
     from pipeline.options import DetectOptions
 
+# Missing pieces that a message names.
+SHOWN = 3
 logger = logging.getLogger("skysift")
 
 
@@ -41,6 +43,8 @@ class Outcome:
         Wall time.
     run_id : int or None
         The run in the survey's store, when it was recorded.
+    missing : str or None
+        One line on what of the catalogue is missing; None when it is complete.
     """
 
     path: Path
@@ -49,6 +53,22 @@ class Outcome:
     defect: bool
     seconds: float
     run_id: int | None = None
+
+    @property
+    def missing(self) -> str | None:
+        lost = [] if self.result is None else self.result.manifest.get("missing", [])
+        if not lost:
+            return None
+        return (
+            f"{self.path}: incomplete, {len(lost)} piece{'' if len(lost) == 1 else 's'} could not be done: "
+            f"{'; '.join(_place(one) for one in lost[:SHOWN])}{'; ...' if len(lost) > SHOWN else ''}; all are in "
+            f"{self.result.files['manifest'].name}; the same command tries them again"
+        )
+
+
+def _place(lost: dict[str, Any]) -> str:
+    where = ", ".join(f"{axis} {low}:{high}" for one in lost.get("pixels", ())[:1] for axis, (low, high) in one.items())
+    return f"{lost['stage']} {where or lost['piece']} ({lost['reason']})"
 
 
 def detect_one(
@@ -134,7 +154,8 @@ def detect_each(
     outcomes: list[Outcome] = []
     written: dict[str, Path] = {}
     with scheduler_address(options.cluster) as address:
-        options = options.with_changes(cluster=address)
+        resources = options.resources or cluster_resources(options.cluster)
+        options = options.with_changes(cluster=address, resources=resources)
         for path in paths:
             first = written.setdefault(file_stem(path), path)
             if first.resolve() != path.resolve():

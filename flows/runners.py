@@ -19,7 +19,8 @@ from survey_io.errors import OptionError
 from . import environment as environment  # Dask reads its settings from the environment at import.
 
 # The file format of the flint and arrakis pipelines, so that their users' files work as they are.
-_KEYS = ("cluster_class", "cluster_kwargs", "adapt_kwargs")
+# Beyond it, `task_resources` says what a worker must offer to run the network, and `address` names a running scheduler.
+_KEYS = ("cluster_class", "cluster_kwargs", "adapt_kwargs", "task_resources", "address")
 _CONNECT_SECONDS = 5.0
 _PATIENCE_SECONDS = 20.0
 logger = logging.getLogger("skysift")
@@ -48,7 +49,8 @@ def read_cluster(name: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        With ``cluster_class`` (dotted name), ``cluster_kwargs`` and ``adapt_kwargs`` (dict or None).
+        With ``cluster_class`` (dotted name), ``cluster_kwargs``, ``adapt_kwargs`` and ``task_resources`` (dict or
+        None); or with ``address`` in the place of the first three.
 
     Raises
     ------
@@ -68,16 +70,27 @@ def read_cluster(name: str) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise OptionError(f"{path}: cannot read the cluster: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("cluster_class"), str):
-        raise OptionError(f"{path}: expected the keys {', '.join(_KEYS)}; cluster_class is missing")
+    if not isinstance(content, dict) or not isinstance(content.get("cluster_class", content.get("address")), str):
+        raise OptionError(f"{path}: expected the keys {', '.join(_KEYS[:3])}, or address; cluster_class is missing")
     unknown = [str(key) for key in content if key not in _KEYS]
     if unknown:
         raise OptionError(f"{path}: unknown key {', '.join(unknown)}; known: {', '.join(_KEYS)}")
+    resources = content.get("task_resources")
+    if "address" in content:
+        return {"address": os.path.expandvars(content["address"]), "task_resources": resources}
     return {
         "cluster_class": content["cluster_class"],
         "cluster_kwargs": content.get("cluster_kwargs") or {},
         "adapt_kwargs": content.get("adapt_kwargs"),
+        "task_resources": resources,
     }
+
+
+def cluster_resources(cluster: str | None) -> dict[str, float] | None:
+    """What the workers of a cluster by name must offer to run a network; None for an address, or without a cluster."""
+    if cluster is None or "://" in cluster:
+        return None
+    return read_cluster(cluster)["task_resources"]
 
 
 def start_cluster(description: dict[str, Any]) -> Any:
@@ -123,7 +136,12 @@ def scheduler_address(cluster: str | None) -> Iterator[str | None]:
         _require_listener(cluster)
         yield cluster
     else:
-        with start_cluster(read_cluster(cluster)) as started:
+        description = read_cluster(cluster)
+        if "address" in description:
+            _require_listener(description["address"])
+            yield description["address"]
+            return
+        with start_cluster(description) as started:
             _wait_for_worker(started, cluster)
             yield started.scheduler_address
 

@@ -25,10 +25,12 @@ from models.registry import get_model, list_models
 from models.weights import exact_name, find_weights, load_weights, read_card
 from pipeline.class_table import build_class_table, describe
 from pipeline.classify_options import ClassifyOptions
+from pipeline.ledger import Ledger
+from pipeline.local_workers import Threads, local_workers
 from pipeline.outputs import prepare_output
 from pipeline.place import place, told_windows
 from pipeline.runs import Clock, Progress, version
-from pipeline.tasks import Ledger, Threads, local_workers, run_stage
+from pipeline.tasks import run_stage
 from survey_io.catalogue import write_catalogue
 from survey_io.errors import InputError, OptionError, SkysiftError
 from survey_io.spectra import find_spectra, open_spectra
@@ -124,7 +126,7 @@ def classify(paths: list[Path], options: ClassifyOptions, *, progress: Progress 
     ledger = _open_ledger(output, files, options, card.sha256, name)
     try:
         with clock.stage("classify", max(len(groups), 1)) as advance, local_workers(Threads, workers) as client:
-            pieces = ((i, ([str(path) for path in group], spec)) for i, group in enumerate(groups))
+            pieces = [(i, ([str(path) for path in group], spec)) for i, group in enumerate(groups)]
             run_stage("classify", classify_files, pieces, ledger, client=client, advance=advance)
             parts = [arrays for _, arrays in ledger.get("classify")]
         errors += [str(line) for part in parts for line in part["errors"]]

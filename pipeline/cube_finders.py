@@ -57,6 +57,10 @@ class CubeFinderSpec:
         """Geometric mean of the beam's axes, px."""
         return math.sqrt(self.beam[0] * self.beam[1])
 
+    def warm_up(self) -> None:
+        """Load the network into this process, once for all pieces that it will work on."""
+        _load(self)
+
     def find(self, snr: np.ndarray) -> Detections:
         """Detections of one window, in window pixels.
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cube_products import write_products
 from pipeline.cube_quicklook import write_cube_quicklook
+from pipeline.ledger import Ledger
 from pipeline.options import DetectOptions
 from pipeline.outputs import ENDINGS, finish_run
-from pipeline.tasks import Ledger
 from survey_io.catalogue import write_catalogue, write_regions
 from survey_io.cube import Cube
 from survey_io.sdc2 import write_sdc2

@@ -15,7 +15,7 @@ from survey_io.cubelet import Cubelet, cut_cubelet, moment_maps, write_cubelet
 from survey_io.errors import InputError, OutputError
 
 if TYPE_CHECKING:
-    from pipeline.tasks import Ledger
+    from pipeline.ledger import Ledger
     from survey_io.cube import Cube
     from survey_io.cube_beams import PixelBeam
     from survey_io.cube_noise import CubeNoise
@@ -111,7 +111,8 @@ def write_products(
         return {"files": np.array(len(paths))}
 
     with clock.stage("products", len(rows)) as advance:
-        run_stage("products", make, ((int(row), (int(row),)) for row in rows), ledger, advance=advance)
+        ledger.rest_on("products", {**lines, "row": np.asarray(rows)})
+        run_stage("products", make, [(int(row), (int(row),)) for row in rows], ledger, advance=advance)
     return folder, len(rows)
 
 

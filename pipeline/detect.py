@@ -25,6 +25,8 @@ from pipeline.infer import (
     measure_pieces,
     negative_tiles,
 )
+from pipeline.ledger import Ledger
+from pipeline.local_workers import Processes, local_workers
 from pipeline.measure import reach
 from pipeline.merge import suppress
 from pipeline.options import DetectOptions
@@ -35,12 +37,14 @@ from pipeline.runs import (
     Progress,
     file_hash,
     forget_scratch,
+    missing_of,
     open_client,
     open_ledger,
+    pixel_ranges,
     threshold_of,
     version,
 )
-from pipeline.tasks import Ledger, Processes, local_workers, run_stage
+from pipeline.tasks import run_stage
 from survey_io import Beam, InputError, Observation, OptionError, open_image
 from survey_io.background import BackgroundMap, choose_mesh, finish_background
 from survey_io.binned import BinnedPixels
@@ -129,13 +133,13 @@ def detect(path: str | Path, options: DetectOptions, *, progress: Progress | Non
             observation.require_finite()
             if "sdc1" in options.formats and observation.beam is not None:
                 observation.jansky_per_beam()
-        ledger = open_ledger(output, observation, options)
+        ledger = open_ledger(output, observation.path, observation.stem, options)
         stack.callback(ledger.close)
         result = analyse(observation, options, ledger=ledger, clock=clock)
         files, manifest = write_outputs(
             result.observation, result.table, output, options, result.manifest, clock=clock, digest=digest
         )
-        ledger.close(delete=True)
+        ledger.close(delete=not ledger.missing)
     return DetectResult(result.table, files, manifest)
 
 
@@ -168,18 +172,19 @@ def analyse(
             options.model, engine=options.engine, precision=options.precision, threads=workers, beam=beam,
             passes=options.passes,
         )
-        found, negative, searched = _find(pixels, background, finder, options, ledger, client, clock)
+        found, negative, searched = _find(pixels, background, finder, factor, options, ledger, client, clock)
         calibration = Calibration(**card.get("calibration", {}).get("reliability", {}))
         beams = float(np.prod(pixels.shape)) / float(beam_area(beam[0], beam[1]))
         reliability = fit_shift(found.logit, negative.logit, searched, beams, calibration)
         p_real = calibration.probability(found.logit, reliability.shift)
         keep = p_real >= threshold_of(card, options)
         found, p_real = found[keep], p_real[keep]
-        measured = _measure(pixels, background, found, beam, options, ledger, client, clock)
+        measured, kept = _measure(pixels, background, found, beam, factor, options, ledger, client, clock)
+        found, p_real = found[kept], p_real[kept]
     with clock.stage("catalogue"):
         table = _catalogue(observation, found, measured, factor, background, p_real, card, options)
     manifest = _manifest(observation, factor, background, finder, card, reliability, options, table)
-    return Analysis(observation, table, manifest, negative.logit)
+    return Analysis(observation, table, manifest | missing_of(ledger), negative.logit)
 
 
 def _background(
@@ -209,8 +214,9 @@ def _background(
 def _background_map(pixels: Any, stage: str, mesh: int, ledger: Ledger, client: Any) -> BackgroundMap:
     rows = -(-pixels.shape[0] // mesh)
     step = max(1, BACKGROUND_PIXELS // (mesh * pixels.shape[1]))
-    pieces = ((first, (pixels, first, min(first + step, rows), mesh, 2)) for first in range(0, rows, step))
-    run_stage(stage, background_piece, pieces, ledger, client=client)
+    pieces = [(first, (first, min(first + step, rows), mesh, 2)) for first in range(0, rows, step)]
+    # No share may be missing: everything after it rests on the background.
+    run_stage(stage, background_piece, pieces, ledger, shared=(pixels,), client=client)
     parts = [arrays for _, arrays in ledger.get(stage)]
     return finish_background(
         [row for part in parts for row in part["background"]], [row for part in parts for row in part["rms"]], mesh=mesh
@@ -226,7 +232,7 @@ def _require_noise(observation: Observation, background: BackgroundMap) -> None:
 
 
 def _find(
-    pixels: Any, background: BackgroundMap, finder: FinderSpec, options: DetectOptions,
+    pixels: Any, background: BackgroundMap, finder: FinderSpec, factor: int, options: DetectOptions,
     ledger: Ledger, client: Any, clock: Clock,
 ) -> tuple[Detections, Detections, float]:  # fmt: skip
     """Candidates of the image and of blocks of its negative, suppressed, and the share of area of those blocks."""
@@ -237,8 +243,12 @@ def _find(
     for stage, plan, negative in (("detect", tiles, False), ("negative", blocks, True)):
         groups = group_tiles(plan, options.batch)
         with clock.stage(stage, len(groups)) as advance:
-            pieces = ((i, (pixels, background, finder, group, negative)) for i, group in enumerate(groups))
-            run_stage(stage, find_piece, pieces, ledger, client=client, advance=advance)
+            run_stage(
+                stage, find_piece, [(i, (group, negative)) for i, group in enumerate(groups)], ledger,
+                shared=(pixels, background, finder), client=client, advance=advance, network=True,
+                max_missing=options.max_missing,
+                where=lambda tiles, _: {"pixels": [pixel_ranges(tile.core, "yx", factor) for tile in tiles]},
+            )  # fmt: skip
         with clock.stage("merge"):
             parts = [Detections.from_arrays(arrays) for _, arrays in ledger.get(stage)]
             found.append(suppress(Detections.concatenate(parts), beam_px))
@@ -251,10 +261,10 @@ def _grid(values: np.ndarray) -> np.ndarray:
 
 
 def _measure(
-    pixels: Any, background: BackgroundMap, found: Detections, beam: tuple[float, float, float],
+    pixels: Any, background: BackgroundMap, found: Detections, beam: tuple[float, float, float], factor: int,
     options: DetectOptions, ledger: Ledger, client: Any, clock: Clock,
-) -> dict[str, np.ndarray]:  # fmt: skip
-    """Measurements of all detections, in their order."""
+) -> tuple[dict[str, np.ndarray], np.ndarray]:  # fmt: skip
+    """Measurements of the detections, in their order, and which they are: all, but for pieces that are missing."""
     y, x = found.centre.T if len(found) else np.empty((2, 0))
     p = found.params
     if len(found):
@@ -269,21 +279,28 @@ def _measure(
     side = np.clip(np.sqrt(np.prod(pixels.shape) * MEASURE_SOURCES / max(len(found), 1)), *MEASURE_SIDES)
     windows = measure_pieces(pixels.shape, sources, tile=int(side), margin=reach(beam))
     with clock.stage("measure", max(len(windows), 1)) as advance:
-        pieces = (
-            (i, (pixels, background, window, part, beam, pixels.shape)) for i, (window, part) in enumerate(windows)
-        )
+        pieces = [(i, (window, part, beam, pixels.shape)) for i, (window, part) in enumerate(windows)]
+        ledger.rest_on("measure", sources)
         # Many small numpy calls fight for Python's lock: two threads measure no faster than one, so that these are
         # processes; one starts in the time that 4,000 sources take.
         helpers = min(options.workers or os.cpu_count() or 1, len(windows), 1 + len(found) // 8000)
         with local_workers(Processes, 1 if options.cluster else helpers) as local:
             client = client if options.cluster else local
-            run_stage("measure", measure_piece, pieces, ledger, client=client, advance=advance)
+            run_stage(
+                "measure", measure_piece, pieces, ledger, shared=(pixels, background), client=client, advance=advance,
+                max_missing=options.max_missing,
+                where=lambda window, part, *_: {
+                    "pixels": [pixel_ranges(window, "yx", factor)], "sources": int(np.count_nonzero(part["owned"])),
+                },
+            )  # fmt: skip
         parts = [arrays for _, arrays in ledger.get("measure")]
         if not parts:
-            empty = {"index": np.empty(0, int), "owned": np.empty(0, bool), **sources}
+            none = {name: value[:0] for name, value in sources.items()}
+            empty = {"index": np.empty(0, int), "owned": np.empty(0, bool), **none}
             parts = [measure_piece(pixels, background, (slice(0, 8), slice(0, 8)), empty, beam, pixels.shape)]
-    order = np.argsort(np.concatenate([part["index"] for part in parts]))
-    return {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
+    index = np.concatenate([part["index"] for part in parts])
+    order = np.argsort(index)
+    return {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}, index[order]
 
 
 def _catalogue(

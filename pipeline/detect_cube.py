@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from pipeline.cube_finders import CubeFinderSpec, make_cube_finder, suppress_lin
 from pipeline.cube_infer import assemble_maps, find_cube_piece, measure_cube_piece, negative_cube_tiles, vet_cube_piece
 from pipeline.default_models import DEFAULT_MODELS, resolve_model
 from pipeline.gaussians import beam_area
+from pipeline.ledger import Arrays, Ledger
 from pipeline.link import link_lines
 from pipeline.options import DetectOptions
 from pipeline.reliability import Calibration, ImageReliability, fit_shift
@@ -28,14 +29,16 @@ from pipeline.runs import (
     Progress,
     file_hash,
     forget_scratch,
+    missing_of,
     open_client,
     open_ledger,
+    pixel_ranges,
     threshold_of,
     version,
 )
 from pipeline.spectrum_finders import make_spectrum_finder
-from pipeline.tasks import Ledger, run_stage
-from survey_io import InputError, OptionError
+from pipeline.tasks import run_stage
+from survey_io import InputError, OptionError, SkysiftError
 from survey_io.cube import Cube, open_cube
 from survey_io.cube_noise import CubeNoise, estimate_cube_noise
 from survey_io.memory import keep_freed_memory
@@ -112,13 +115,13 @@ def detect_cube(path: str | Path, options: DetectOptions, *, progress: Progress 
             stack.callback(forget_scratch, cube)
             _require_beam(cube)
             digest = hasher.submit(file_hash, path)
-        ledger = open_ledger(output, cube, options)
+        ledger = open_ledger(output, cube.path, cube.stem, options)
         stack.callback(ledger.close)
         result = analyse_cube(cube, options, ledger=ledger, clock=clock)
         files, manifest = write_cube_outputs(
             cube, result, output, options, ledger=ledger, clock=clock, digest=digest
         )
-        ledger.close(delete=True)
+        ledger.close(delete=not ledger.missing)
     return DetectResult(result.table, files, manifest)
 
 
@@ -133,7 +136,7 @@ def analyse_cube(
     pieces = int(np.prod([-(-n // t) for n, t in zip(cube.shape, (channels, side, side), strict=True)]))
     with threadpool_limits(1, user_api="blas"), open_client(options, pieces) as (client, workers):
         with clock.stage("noise"):
-            noise = estimate_cube_noise(cube.pixels, workers=workers)
+            noise = estimate_cube_noise(cube.pixels, run=_noise_stage(ledger, client))
             _require_noise(cube, noise)
         beam = cube.plane.beam_pixels()
         with clock.stage("finder"):
@@ -143,9 +146,9 @@ def analyse_cube(
                 passes=options.passes,
             )  # fmt: skip
         tiles = _plan(cube.shape, finder, options.cube_tile)
-        found, maps = _find(cube, noise, finder, tiles, "detect", ledger, client, clock)
+        found, maps = _find(cube, noise, finder, tiles, "detect", options, ledger, client, clock)
         blocks, searched = negative_cube_tiles(cube.shape, finder)
-        negative, _ = _find(cube, noise, finder, blocks, "negative", ledger, client, clock)
+        negative, _ = _find(cube, noise, finder, blocks, "negative", options, ledger, client, clock)
         kept_calibration = card.get("calibration", {}).get("reliability")
         calibration = Calibration(**kept_calibration) if kept_calibration else WEIGHTLESS
         beams = float(np.prod(cube.shape)) / float(beam_area(beam[0], beam[1]))
@@ -158,7 +161,8 @@ def analyse_cube(
             found = link_lines(cube.pixels, noise, found, finder.beam_px)
             p_real = found.params.pop("p_real")
         lines = _lines(found)
-        measured = _measure(cube, noise, lines, ledger, client, clock)
+        measured, kept = _measure(cube, noise, lines, options, ledger, client, clock)
+        found, p_real, lines = found[kept], p_real[kept], {name: value[kept] for name, value in lines.items()}
         measured["line_score"], vetted_by = _vet(cube, noise, lines, options, workers, ledger, client, clock)
     with clock.stage("catalogue"):
         table = build_cube_catalogue(
@@ -167,7 +171,18 @@ def analyse_cube(
         )  # fmt: skip
     manifest = _manifest(cube, noise, finder, card, reliability, options, table)
     manifest["model"]["line_score"] = vetted_by
+    manifest |= missing_of(ledger)
     return CubeAnalysis(table, measured, lines, noise, *maps, manifest, negative.logit)
+
+
+def _noise_stage(ledger: Ledger, client: Any) -> Callable[..., list[Arrays]]:
+    """How `estimate_cube_noise` has its pieces done; all of them, since everything after it rests on the noise."""
+
+    def run(stage: str, function: Callable[..., Arrays], shared: tuple, arguments: list[tuple]) -> list[Arrays]:
+        run_stage(f"noise-{stage}", function, list(enumerate(arguments)), ledger, shared=shared, client=client)
+        return [arrays for _, arrays in ledger.get(f"noise-{stage}")]
+
+    return run
 
 
 def _plan(shape: tuple[int, int, int], finder: CubeFinderSpec, sides: tuple[int, int] | None) -> list[Tile]:
@@ -196,14 +211,17 @@ def _require_noise(cube: Cube, noise: CubeNoise) -> None:
 
 
 def _find(
-    cube: Cube, noise: CubeNoise, finder: CubeFinderSpec, tiles: list[Any], stage: str,
+    cube: Cube, noise: CubeNoise, finder: CubeFinderSpec, tiles: list[Any], stage: str, options: DetectOptions,
     ledger: Ledger, client: Any, clock: Clock,
 ) -> tuple[Detections, tuple[np.ndarray, np.ndarray]]:  # fmt: skip
     """Candidates of some tiles, suppressed, and the maps of the highest S/N."""
     negative = stage == "negative"
     with clock.stage(stage, len(tiles)) as advance:
-        pieces = ((i, (cube.pixels, noise, finder, tile, negative)) for i, tile in enumerate(tiles))
-        run_stage(stage, find_cube_piece, pieces, ledger, client=client, advance=advance)
+        run_stage(
+            stage, find_cube_piece, [(i, (tile, negative)) for i, tile in enumerate(tiles)], ledger,
+            shared=(cube.pixels, noise, finder), client=client, advance=advance, network=True,
+            max_missing=options.max_missing, where=lambda tile, _: {"pixels": [pixel_ranges(tile.core, "zyx")]},
+        )  # fmt: skip
     with clock.stage("merge"):
         # One piece at a time: of a large cube all their maps together are larger than memory.
         keys = ("centre", "size", "logit", "anchor")
@@ -229,20 +247,31 @@ def _lines(found: Detections) -> dict[str, np.ndarray]:
 
 
 def _measure(
-    cube: Cube, noise: CubeNoise, sources: dict[str, np.ndarray], ledger: Ledger, client: Any, clock: Clock
-) -> dict[str, np.ndarray]:
-    """Measurements of all detections, in their order."""
+    cube: Cube, noise: CubeNoise, sources: dict[str, np.ndarray], options: DetectOptions, ledger: Ledger, client: Any,
+    clock: Clock,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:  # fmt: skip
+    """Measurements of the detections, in their order, and which they are: all, but for pieces that are missing."""
     beam = cube.pixel_beam()
     count = len(sources["z"])
     batches = [np.arange(i, min(i + MEASURE_BATCH, count)) for i in range(0, max(count, 1), MEASURE_BATCH)]
     with clock.stage("measure", len(batches)) as advance:
-        pieces = (
-            (i, (cube.pixels, noise, cube.spectral, beam, cube.plane.pixel_scale, sources, batch))
-            for i, batch in enumerate(batches)
-        )
-        run_stage("measure", measure_cube_piece, pieces, ledger, client=client, advance=advance)
-        parts = [arrays for _, arrays in ledger.get("measure")]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        ledger.rest_on("measure", sources)
+        run_stage(
+            "measure", measure_cube_piece, [(i, (batch,)) for i, batch in enumerate(batches)], ledger,
+            shared=(cube.pixels, noise, cube.spectral, beam, cube.plane.pixel_scale, sources), client=client,
+            advance=advance, max_missing=options.max_missing, where=lambda batch: _places(sources, batch),
+        )  # fmt: skip
+        parts = dict(ledger.get("measure"))
+        if not parts:
+            raise SkysiftError(f"{cube.path}: none of the {count} sources could be measured: give workers more memory")
+        kept = np.concatenate([batches[number] for number in parts])
+        first = next(iter(parts.values()))
+        return {name: np.concatenate([part[name] for part in parts.values()]) for name in first}, kept
+
+
+def _places(sources: dict[str, np.ndarray], batch: np.ndarray) -> dict[str, Any]:
+    """Of sources that could not be measured, for the manifest."""
+    return {"sources": len(batch), "centres_zyx": [[round(float(sources[n][i]), 1) for n in "zyx"] for i in batch]}
 
 
 def _vet(
@@ -257,12 +286,16 @@ def _vet(
     count = len(sources["z"])
     batches = [np.arange(i, min(i + VET_BATCH, count)) for i in range(0, max(count, 1), VET_BATCH)]
     with clock.stage("vet", len(batches)) as advance:
-        pieces = (
-            (i, (cube.pixels, noise, cube.pixel_beam(), finder, calibration, sources, batch))
-            for i, batch in enumerate(batches)
-        )
-        run_stage("vet", vet_cube_piece, pieces, ledger, client=client, advance=advance)
-        scores = np.concatenate([arrays["line_score"] for _, arrays in ledger.get("vet")])
+        ledger.rest_on("vet", sources)
+        run_stage(
+            "vet", vet_cube_piece, [(i, (batch,)) for i, batch in enumerate(batches)], ledger,
+            shared=(cube.pixels, noise, cube.pixel_beam(), finder, calibration, sources), client=client,
+            advance=advance, network=True, max_missing=options.max_missing,
+            where=lambda batch: _places(sources, batch),
+        )  # fmt: skip
+        scores = np.full(count, np.nan)
+        for number, arrays in ledger.get("vet"):
+            scores[batches[number]] = arrays["line_score"]
     return scores, {"name": finder.model, "sha256": card["sha256"]}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,27 @@ from threadpoolctl import threadpool_limits
 
 from models.detections import Detections
 from pipeline.default_models import resolve_model
+from pipeline.ledger import Ledger
 from pipeline.options import DetectOptions
 from pipeline.reliability import Calibration
-from pipeline.runs import Clock, DetectResult, Progress, file_hash, threshold_of, version
+from pipeline.runs import (
+    Clock,
+    DetectResult,
+    Progress,
+    file_hash,
+    missing_of,
+    open_client,
+    open_ledger,
+    threshold_of,
+    version,
+)
 from pipeline.spectrum_finders import SpectrumFinderSpec, make_spectrum_finder
-from pipeline.spectrum_lines import Prepared, catalogue_lines, prepare_spectrum, search_spectra
+from pipeline.spectrum_infer import SPECTRA, find_spectra_piece, unpack_spectra
+from pipeline.spectrum_lines import Prepared, catalogue_lines
+from pipeline.tasks import run_stage
 from survey_io import InputError, OptionError
 from survey_io.memory import keep_freed_memory
+from survey_io.names import file_stem
 from survey_io.spectra import Opened, open_spectra
 from survey_io.spectrum import Spectrum
 
@@ -83,59 +96,81 @@ def detect_spectrum(path: str | Path, options: DetectOptions, *, progress: Progr
         with clock.stage("open"):
             opened = open_spectra(path, hdu=options.hdu, rest_frequency=options.rest_frequency)
             digest = hasher.submit(file_hash, path)
-        result = analyse_spectra(opened, path, options, clock=clock)
+        ledger = open_ledger(output, path, file_stem(path), options)
+        stack.callback(ledger.close)
+        result = analyse_spectra(opened, path, options, ledger=ledger, clock=clock)
         files, manifest = write_spectrum_outputs(path, result, output, options, clock=clock, digest=digest)
+        ledger.close(delete=not ledger.missing)
     return DetectResult(result.table, files, manifest)
 
 
 def analyse_spectra(
-    opened: Opened, path: Path, options: DetectOptions, *, clock: Clock | None = None
+    opened: Opened, path: Path, options: DetectOptions, *, ledger: Ledger | None = None, clock: Clock | None = None
 ) -> SpectrumAnalysis:
     """Everything between opened spectra and their written catalogue."""
     keep_freed_memory()
-    options, clock = resolve_model(options, 1), clock or Clock(None)
-    workers = options.workers or os.cpu_count() or 1
-    with threadpool_limits(1, user_api="blas"):
-        with clock.stage("continuum", len(opened.spectra)) as advance:
-            prepared, notes = _prepare(opened, path, advance)
+    options = resolve_model(options, 1)
+    ledger, clock = ledger or Ledger(None, ""), clock or Clock(None)
+    chosen, notes = _choose(opened, path)
+    # Many small calls of numpy fight for Python's lock: one thread does all pieces, all cores serve its network.
+    with threadpool_limits(1, user_api="blas"), open_client(options, 1) as (client, workers):
         with clock.stage("finder"):
             finder, card = make_spectrum_finder(
                 options.model, engine=options.engine, precision=options.precision, threads=workers,
                 passes=options.passes,
             )  # fmt: skip
-        found = []
-        with clock.stage("detect", len(prepared)) as advance:
-            for lines in search_spectra(prepared, finder, tile=options.tile):
-                found.append(lines)
-                advance(1)
+        prepared, found = _find(chosen, finder, options, ledger, client, clock, notes)
+        if not prepared:
+            raise InputError(f"{path}: no spectrum to search for lines: {notes[0]}")
         kept_calibration = card.get("calibration", {}).get("reliability")
         calibration = Calibration(**kept_calibration) if kept_calibration else WEIGHTLESS
         with clock.stage("measure"):
             table = catalogue_lines(
                 prepared, found, calibration, threshold_of(card, options), has_network=bool(card)
             )
-    return SpectrumAnalysis(table, prepared, found, _manifest(path, prepared, finder, card, options, table, notes))
+    manifest = _manifest(path, prepared, finder, card, options, table, notes) | missing_of(ledger)
+    return SpectrumAnalysis(table, prepared, found, manifest)
 
 
-def _prepare(opened: Opened, path: Path, advance: Any) -> tuple[list[Prepared], list[str]]:
-    """Those of a file's spectra that can be searched, and what was wrong with the others."""
-    prepared: list[Prepared] = []
+def _choose(opened: Opened, path: Path) -> tuple[list[Spectrum], list[str]]:
+    """Those of a file's spectra that may be searched, and what is wrong with the others."""
+    chosen: list[Spectrum] = []
     notes = [f"left out: {error}" for error in opened.errors]
     for spectrum in opened.spectra:
-        advance(1)
         problem = _problem(spectrum)
         if problem is None:
-            one = prepare_spectrum(spectrum)
-            usable = int(np.isfinite(one.snr).sum())
-            if usable >= LEAST_CHANNELS:
-                prepared.append(one)
-                notes += [f"{spectrum.name}: {note}" for note in spectrum.notes]
-                continue
-            problem = f"expected at least {LEAST_CHANNELS} channels with noise, got {usable}"
-        notes.append(f"{spectrum.name}: left out: {problem}")
-    if not prepared:
+            chosen.append(spectrum)
+        else:
+            notes.append(f"{spectrum.name}: left out: {problem}")
+    if not chosen:
         raise InputError(f"{path}: no spectrum to search for lines: {notes[0] if notes else 'the file holds none'}")
-    return prepared, notes
+    return chosen, notes
+
+
+def _find(
+    chosen: list[Spectrum], finder: SpectrumFinderSpec, options: DetectOptions, ledger: Ledger, client: Any,
+    clock: Clock, notes: list[str],
+) -> tuple[list[Prepared], list[Detections]]:  # fmt: skip
+    """Spectra that could be searched and the lines of each; what is to be said of the others goes to the notes."""
+    groups = [chosen[first : first + SPECTRA] for first in range(0, len(chosen), SPECTRA)]
+    with clock.stage("detect", len(groups)) as advance:
+        run_stage(
+            "spectra", find_spectra_piece, [(i, (group,)) for i, group in enumerate(groups)], ledger,
+            shared=(finder, options.tile, LEAST_CHANNELS), client=client, advance=advance, network=True,
+            max_missing=options.max_missing, where=lambda group: {"spectra": [one.name for one in group]},
+        )  # fmt: skip
+    prepared, found = [], []
+    for number, arrays in ledger.get("spectra"):
+        for one, lines, usable in unpack_spectra(groups[number], LEAST_CHANNELS, arrays):
+            spectrum = one.channels.spectrum
+            if lines is None:
+                problem = f"expected at least {LEAST_CHANNELS} channels with noise, got {usable}"
+                notes.append(f"{spectrum.name}: left out: {problem}")
+                continue
+            notes += [f"{spectrum.name}: {note}" for note in spectrum.notes]
+            prepared.append(one)
+            found.append(lines)
+    return prepared, found
 
 
 def _problem(spectrum: Spectrum) -> str | None:

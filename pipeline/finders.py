@@ -44,6 +44,10 @@ class FinderSpec:
     halo: int = field(default=0, compare=False)
     passes: int = 1
 
+    def warm_up(self) -> None:
+        """Load the network into this process, once for all pieces that it will work on."""
+        _load(self)
+
     def find(self, snr: np.ndarray, *, negative: bool = False) -> list[Detections]:
         """Detections of each window of a batch, in window pixels.
 

@@ -102,6 +102,8 @@ def measure_piece(
 ) -> Arrays:
     """Measurements of the owned sources of a window, by `measure_sources`; ``index`` tells which they are."""
     image, rms = read_level(pixels, background, window, in_sigma=False)
+    # A copy: a piece may have to be done once more with the same arguments.
+    sources = dict(sources)
     index = sources.pop("index")
     measured = measure_sources(
         image, rms, sources, origin=(window[0].start, window[1].start), beam=beam, shape=shape

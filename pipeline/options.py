@@ -50,6 +50,16 @@ def _numbers(value: Any) -> Any:
     return tuple(float(part) for part in parts) if isinstance(parts, tuple) else parts
 
 
+def _amounts(value: Any) -> Any:
+    """Let ``GPU=1,MEMORY=2e9`` on the command line stand for a mapping."""
+    if not isinstance(value, str):
+        return value
+    pairs = [part.partition("=") for part in split_commas(value)]
+    if not all(name and sign and amount for name, sign, amount in pairs):
+        raise ValueError("give NAME=AMOUNT, such as GPU=1")
+    return {name.strip(): amount for name, _, amount in pairs}
+
+
 def whole_or_all(value: Any) -> Any:
     """``all``, or a number of sources; nothing and "none" stand for 0."""
     if value is None:
@@ -258,6 +268,15 @@ class DetectOptions(Options):
         description="Sources of a cube that get cubelet, moment maps, spectrum and picture: all, or so many of the "
         "highest S/N.",
     )
+    resources: Annotated[dict[str, float] | None, BeforeValidator(_amounts)] = Field(
+        None, description="What a cluster's workers must offer to run the network, such as GPU=1; null = nothing."
+    )
+    max_missing: float = Field(
+        0.25,
+        ge=0.0,
+        le=1.0,
+        description="Share of the tiles that may be missing, as they kill their workers, before the run fails.",
+    )
     fresh: bool = Field(False, description="Forget an interrupted run of the same image and start again.")
     batch: int = Field(1, ge=1, le=256, description="Tiles given to the network at once, 1 to 256.")
 
@@ -287,8 +306,12 @@ class DetectOptions(Options):
         so that a run may be continued with other workers or another cluster.
         """
         return self.model_dump(
-            mode="json", exclude={"output", "workers", "cluster", "formats", "fresh", "primary_beam", "products"}
-        )
+            mode="json",
+            exclude={
+                "output", "workers", "cluster", "resources", "max_missing", "formats", "fresh", "primary_beam",
+                "products",
+            },
+        )  # fmt: skip
 
 
 class SimulateOptions(Options):

@@ -16,8 +16,9 @@ from astropy.table import Table
 
 from pipeline import metrics
 from pipeline.journal import observation_context
+from pipeline.ledger import Ledger
+from pipeline.local_workers import Threads, local_workers
 from pipeline.options import DetectOptions
-from pipeline.tasks import Ledger, Threads, local_workers, remote_client
 from survey_io import Observation, OptionError
 
 if TYPE_CHECKING:
@@ -87,19 +88,19 @@ def forget_scratch(observation: Observation | Cube) -> None:
         observation.pixels.path.unlink(missing_ok=True)
 
 
-def open_ledger(output: Path, observation: Observation | Cube, options: DetectOptions) -> Ledger:
-    """The ledger of this image or cube in the output folder, keyed by all that decides what a piece holds."""
+def open_ledger(output: Path, file: Path, stem: str, options: DetectOptions) -> Ledger:
+    """The ledger of this file in the output folder, keyed by all that decides what a piece holds."""
     from models.weights import find_weights, needs_weights
 
     weights = file_hash(find_weights(options.model)) if needs_weights(options.model) else ""
-    status = observation.path.stat()
+    status = file.stat()
     key = {
         "options": options.identity(),
-        "input": [str(observation.path.resolve()), status.st_size, status.st_mtime_ns],
+        "input": [str(file.resolve()), status.st_size, status.st_mtime_ns],
         "weights": weights,
         "version": version("skysift"),
     }
-    path = output / f".{observation.stem}_skysift.ledger"
+    path = output / f".{stem}_skysift.ledger"
     if options.fresh:
         for suffix in ("", "-wal", "-shm"):
             Path(f"{path}{suffix}").unlink(missing_ok=True)
@@ -118,19 +119,34 @@ def version(package: str) -> str:
 
 @contextlib.contextmanager
 def open_client(options: DetectOptions, pieces: int) -> Iterator[tuple[Any, int]]:
-    """Threads, a Dask client, or None where the work is too small for them; and the cores that a network may use."""
+    """Threads, Dask's workers, or None where the work is too small for them; and the cores that a network may use."""
     if options.cluster is not None:
         if "://" not in options.cluster:
             raise OptionError(
                 f"cluster: expected the address of a Dask scheduler (tcp://host:port), got {options.cluster!r}; "
                 "the skysift command starts clusters by name"
             )
-        with remote_client(options.cluster) as client:
-            yield client, 1
+        from pipeline.dask_workers import remote_workers
+
+        with remote_workers(options.cluster, options.resources) as client:
+            yield client, client.threads_per_worker
         return
     workers = options.workers or os.cpu_count() or 1
     with local_workers(Threads, min(workers, pieces)) as client:
         yield client, workers
+
+
+def missing_of(ledger: Ledger) -> dict[str, Any]:
+    """For the manifest: whether all was done, and what was not."""
+    return {"complete": not ledger.missing, "missing": list(ledger.missing)}
+
+
+def pixel_ranges(window: tuple[slice, ...], axes: str, factor: int = 1) -> dict[str, list[int]]:
+    """First pixel and the one after the last of each axis of a window, in pixels of the file, counted from 0."""
+    return {
+        axis: [max(0, int(part.start) * factor), int(part.stop) * factor]
+        for axis, part in zip(axes, window, strict=True)
+    }
 
 
 def threshold_of(card: dict, options: DetectOptions) -> float:

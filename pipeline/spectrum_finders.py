@@ -41,6 +41,10 @@ class SpectrumFinderSpec:
     halo: int = field(default=0, compare=False)
     passes: int = 1
 
+    def warm_up(self) -> None:
+        """Load the network into this process, once for all pieces that it will work on."""
+        _load(self)
+
     def find(self, snr: np.ndarray, noise: np.ndarray | None = None) -> list[Detections]:
         """Detections of each window of a batch, in window channels.
 

@@ -7,6 +7,7 @@ line of sight, taken off only where it is significant: elsewhere it would only a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,9 @@ from scipy.ndimage import median_filter, zoom
 __all__ = ["ArrayCube", "CubeNoise", "estimate_cube_noise"]
 
 Window3 = tuple[slice, slice, slice]
+Arrays = dict[str, np.ndarray]
+# Stage, function, what all its calls share, and each call's own arguments; results in their order.
+Run = Callable[[str, Callable[..., Arrays], tuple, list[tuple]], list[Arrays]]
 
 HALF_NORMAL = 0.6744898
 # Voxels read at a time by each thread, and looked at per channel and per line of sight.
@@ -119,7 +123,7 @@ def _clipped(span: slice, size: int) -> np.ndarray:
     return np.clip(np.arange(span.start, span.stop), 0, size - 1)
 
 
-def estimate_cube_noise(pixels: Any, *, workers: int = 1) -> CubeNoise:
+def estimate_cube_noise(pixels: Any, *, workers: int = 1, run: Run | None = None) -> CubeNoise:
     """Estimate the noise of a cube from samples of it, read in slabs of bounded size.
 
     Parameters
@@ -127,6 +131,9 @@ def estimate_cube_noise(pixels: Any, *, workers: int = 1) -> CubeNoise:
     pixels : CubeSource or ArrayCube
     workers : int
         Threads, each with a slab of its own.
+    run : callable, optional
+        Has the slabs done elsewhere: ``run(stage, function, shared, arguments)`` gives the results of
+        ``function(*shared, *arguments[i])`` in their order.
 
     Returns
     -------
@@ -134,9 +141,9 @@ def estimate_cube_noise(pixels: Any, *, workers: int = 1) -> CubeNoise:
         Its numbers depend on the cube only, not on how it is tiled later.
     """
     nchan, ny, nx = pixels.shape
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        continuum, spread = _sights(pixels, pool)
-        rms = _channels(pixels, continuum, pool)
+    run = run or _in_threads(workers)
+    continuum, spread = _sights(pixels, run)
+    rms = _channels(pixels, continuum, run)
     rms[~(rms > 0)] = np.nan
     rfi = _noisy_channels(rms)
     rms[rfi] = np.nan
@@ -144,25 +151,33 @@ def estimate_cube_noise(pixels: Any, *, workers: int = 1) -> CubeNoise:
     return CubeNoise(rms, relative, continuum, int(rfi.sum()), bad)
 
 
-def _channels(pixels: Any, continuum: np.ndarray, pool: ThreadPoolExecutor) -> np.ndarray:
+def _in_threads(workers: int) -> Run:
+    def run(stage: str, function: Callable[..., Arrays], shared: tuple, arguments: list[tuple]) -> list[Arrays]:
+        with ThreadPoolExecutor(max(workers, 1)) as pool:
+            return list(pool.map(lambda own: function(*shared, *own), arguments))
+
+    return run
+
+
+def _channels(pixels: Any, continuum: np.ndarray, run: Run) -> np.ndarray:
     """rms of each channel, float32 (nchan,)."""
     nchan, ny, nx = pixels.shape
-    rms = np.full(nchan, np.nan, np.float32)
     # Bands of rows, evenly spread, hold enough voxels of each channel.
     rows = max(1, min(ny, -(-SAMPLES // nx)))
     bands = np.unique(np.linspace(0, ny - rows, min(8, ny // rows)).astype(int))
     rows = max(1, -(-rows // len(bands)))
     step = max(1, SLAB_VOXELS // (rows * len(bands) * nx))
+    slabs = [(first, min(first + step, nchan), bands, rows) for first in range(0, nchan, step)]
+    return np.concatenate([part["rms"] for part in run("channels", channels_piece, (pixels, continuum), slabs)])
 
-    def measure(first: int) -> None:
-        last = min(first + step, nchan)
-        parts = [pixels.read((slice(first, last), slice(b, min(b + rows, ny)), slice(0, nx))) for b in bands]
-        parts = [p - continuum[b : b + p.shape[1]][None] for p, b in zip(parts, bands, strict=True)]
-        sample = np.concatenate([p.reshape(last - first, -1) for p in parts], axis=1)
-        rms[first:last] = [_negative_rms(channel) for channel in sample]
 
-    list(pool.map(measure, range(0, nchan, step)))
-    return rms
+def channels_piece(pixels: Any, continuum: np.ndarray, first: int, last: int, bands: np.ndarray, rows: int) -> Arrays:
+    """rms of the channels from ``first`` to ``last`` (excluded), from bands of so many rows."""
+    _, ny, nx = pixels.shape
+    parts = [pixels.read((slice(first, last), slice(b, min(b + rows, ny)), slice(0, nx))) for b in bands]
+    parts = [p - continuum[b : b + p.shape[1]][None] for p, b in zip(parts, bands, strict=True)]
+    sample = np.concatenate([p.reshape(last - first, -1) for p in parts], axis=1)
+    return {"rms": np.array([_negative_rms(channel) for channel in sample], np.float32)}
 
 
 def _negative_rms(values: np.ndarray) -> float:
@@ -186,30 +201,32 @@ def _noisy_channels(rms: np.ndarray) -> np.ndarray:
     return finite & (rms > RFI_RATIO * typical)
 
 
-def _sights(pixels: Any, pool: ThreadPoolExecutor) -> tuple[np.ndarray, np.ndarray]:
+def _sights(pixels: Any, run: Run) -> tuple[np.ndarray, np.ndarray]:
     """Significant continuum and spread (MAD) along each line of sight, (ny, nx) both; spread NaN where blank."""
     nchan, ny, nx = pixels.shape
-    continuum, spread = np.zeros((ny, nx), np.float32), np.full((ny, nx), np.nan, np.float32)
     # Medians of that many channels are enough for a map that is smoothed anyway.
     every = max(1, nchan // SIGHT_SAMPLES)
     step = max(1, SLAB_VOXELS // (-(-nchan // every) * nx))
+    slabs = [(first, min(first + step, ny), every) for first in range(0, ny, step)]
+    parts = run("sights", sights_piece, (pixels,), slabs)
+    return np.concatenate([part["continuum"] for part in parts]), np.concatenate([part["spread"] for part in parts])
 
-    def measure(first: int) -> None:
-        last = min(first + step, ny)
-        slab = pixels.read((slice(0, nchan), slice(first, last), slice(0, nx)), every=every)
-        # Flagged channels are also written as zeros: they are blank, and not quiet.
-        slab[(slab == 0).all(axis=(1, 2))] = np.nan
-        filled = np.isfinite(slab).any(axis=(1, 2)).sum()
-        centre, scatter = _median_and_scatter(slab)
-        _without_lines(slab, centre, scatter)
-        if filled * every >= CONTINUUM_CHANNELS:
-            error = 1.2533 * scatter / np.sqrt(filled)
-            with np.errstate(invalid="ignore"):
-                continuum[first:last] = np.where(np.abs(centre) > CONTINUUM_SIGMA * error, centre, 0)
-        spread[first:last] = scatter
 
-    list(pool.map(measure, range(0, ny, step)))
-    return continuum, spread
+def sights_piece(pixels: Any, first: int, last: int, every: int) -> Arrays:
+    """Continuum and spread of the lines of sight of rows ``first`` to ``last`` (excluded)."""
+    nchan, _, nx = pixels.shape
+    slab = pixels.read((slice(0, nchan), slice(first, last), slice(0, nx)), every=every)
+    # Flagged channels are also written as zeros: they are blank, and not quiet.
+    slab[(slab == 0).all(axis=(1, 2))] = np.nan
+    filled = np.isfinite(slab).any(axis=(1, 2)).sum()
+    centre, scatter = _median_and_scatter(slab)
+    _without_lines(slab, centre, scatter)
+    continuum = np.zeros(scatter.shape, np.float32)
+    if filled * every >= CONTINUUM_CHANNELS:
+        error = 1.2533 * scatter / np.sqrt(filled)
+        with np.errstate(invalid="ignore"):
+            continuum = np.where(np.abs(centre) > CONTINUUM_SIGMA * error, centre, 0).astype(np.float32)
+    return {"continuum": continuum, "spread": scatter.astype(np.float32)}
 
 
 def _median_and_scatter(slab: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

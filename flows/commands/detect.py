@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+# Exit status of a run whose catalogues are written, but lack pieces that could not be done.
+INCOMPLETE = 3
+
 if TYPE_CHECKING:
     from flows.images import Outcome
     from pipeline.options import DetectOptions
@@ -40,6 +43,12 @@ def detect(
         None, help="Tiles worked on at the same time [default: one per core]."
     ),
     cluster: str | None = typer.Option(None, help="Dask cluster: name, YAML file or tcp://host:port."),
+    resources: str | None = typer.Option(
+        None, metavar="NAME=N", help="What a cluster's workers must offer to run the network, such as GPU=1."
+    ),
+    max_missing: float | None = typer.Option(
+        None, help="Share of the tiles that may be missing before the run fails [default: 0.25]."
+    ),
     formats: str | None = typer.Option(
         None, "--format", help="Comma list of fits, votable, parquet, ecsv, csv, sdc1, sdc2 [default: fits]."
     ),
@@ -74,6 +83,8 @@ def detect(
 
     Options may also stand in the file given with --config and in the environment, as
     SKYSIFT_DETECT_TILE=2048; the command line wins over the environment, and that over the file.
+
+    The exit status is 3 when a catalogue lacks pieces that killed their workers: its manifest lists them.
     """
     from flows.server import configured_api_url, require_server
     from flows.settings import resolve_options
@@ -83,6 +94,7 @@ def detect(
         "output": output, "model": model, "engine": engine, "precision": precision, "passes": passes,
         "threshold": threshold,
         "tile": tile, "cube_tile": cube_tile, "workers": workers, "cluster": cluster, "formats": formats,
+        "resources": resources, "max_missing": max_missing,
         "fresh": fresh or None,
         "beam": beam, "primary_beam": primary_beam, "hdu": hdu,
         "rest_frequency": rest_frequency, "cosmology": cosmology, "products": products,
@@ -106,7 +118,9 @@ def detect(
         outcomes = _detect_plainly(images, options, catalogue)
     if any(outcome.defect for outcome in outcomes):
         return 1
-    return 2 if any(outcome.error for outcome in outcomes) else 0
+    if any(outcome.error for outcome in outcomes):
+        return 2
+    return INCOMPLETE if any(outcome.missing for outcome in outcomes) else 0
 
 
 def _detect_plainly(images: list[Path], options: DetectOptions, catalogue: str | None) -> list[Outcome]:
@@ -139,6 +153,8 @@ def show_outcome(outcome: Outcome) -> None:
         print(f"  {path}", flush=True)
     if outcome.run_id is not None:
         print(f"  run {outcome.run_id} of the survey", flush=True)
+    if outcome.missing:
+        print(f"skysift: {outcome.missing}", file=sys.stderr, flush=True)
 
 
 def pixels_per_second(outcome: Outcome) -> float | None:

@@ -67,7 +67,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["detect", "a.fits", "--format", "fits,xls"], "got 'xls'"),
         (["detect", "a.fits", "--engine", "magic"], "'auto', 'torch', 'onnx', 'openvino' or 'tensorrt'"),
         (["detect", "a.fits", "--config", "missing.yaml"], "missing.yaml: cannot read"),
-        (["detect", "a.fits", "--cluster", "nowhere"], "unknown cluster 'nowhere'; known: local"),
+        (["detect", "a.fits", "--cluster", "nowhere"], "unknown cluster 'nowhere'; known: adaptive, gpu, kub"),
         (["detect", "a.fits", "--cluster", "tcp://127.0.0.1:1"], "no Dask scheduler answers at tcp://127.0.0.1:1"),
         (["detect", "a.fits", "--bogus"], "No such option"),
         (["nonsense"], "No such command 'nonsense'"),

@@ -1,0 +1,238 @@
+"""Workers of a Dask cluster: a bounded number of pieces under way, and an answer for each, whatever dies.
+
+What all pieces of a stage need (background, network) goes to each worker once, as a plugin, also to workers that come
+later; a piece's own message stays small.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from distributed import Client, WorkerPlugin, as_completed, get_worker
+from distributed.scheduler import KilledWorker
+
+from pipeline.ledger import Arrays
+from pipeline.local_workers import WINDOW_PER_WORKER, Answer, Lost, Piece
+from survey_io.errors import OptionError, SkysiftError
+
+# Pieces under way at least: an adaptive cluster starts workers for the work that it sees waiting. Dask keeps what its
+# workers have no room for on the scheduler, where a dying worker does not take it along.
+LEAST_WINDOW = 32
+# Between looks at how many workers there are, which may come and go.
+REFRESH_SECONDS = 5.0
+# A batch system may bring a lost worker back; after so long without any, a run ends and says so.
+PATIENCE = "SKYSIFT_WORKER_PATIENCE"
+PATIENCE_SECONDS = 300.0
+CONNECT_SECONDS = 30.0
+
+
+class SharedInputs(WorkerPlugin):
+    """What the pieces of a stage have in common, on every worker, with its network loaded before the first piece."""
+
+    def __init__(self, inputs: tuple):
+        self.inputs = inputs
+
+    async def setup(self, worker: Any) -> None:
+        """Load the networks, beside the loop that answers the scheduler."""
+        for one in self.inputs:
+            if hasattr(one, "warm_up"):
+                await asyncio.to_thread(one.warm_up)
+
+
+def _perform(function: Callable[..., Arrays], token: str, arguments: tuple) -> Arrays:
+    """On a worker: one piece."""
+    plugin = get_worker().plugins.get(token)
+    if plugin is None:
+        raise SkysiftError("a Dask worker did not receive what its pieces need: restart the cluster's workers")
+    return function(*plugin.inputs, *arguments)
+
+
+class DaskWorkers:
+    """The workers of a running scheduler.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    resources : mapping, optional
+        What a worker must offer to run a network's pieces, such as {"GPU": 1}.
+    """
+
+    def __init__(self, client: Client, resources: Mapping[str, float] | None = None):
+        self.client, self.resources = client, dict(resources or {})
+        self._looked, self._threads = -REFRESH_SECONDS, 0
+
+    def require(self) -> None:
+        """Refuse a cluster without workers, or without one that offers the resources: its pieces would wait for ever.
+
+        Raises
+        ------
+        SkysiftError, OptionError
+        """
+        deadline = time.monotonic() + min(_patience(), CONNECT_SECONDS)
+        while True:
+            workers = self.client.scheduler_info(n_workers=-1)["workers"]
+            able = [one for one in workers.values() if _offers(one.get("resources", {}), self.resources)]
+            if able or (workers and time.monotonic() > deadline - 0.8 * CONNECT_SECONDS):
+                break
+            if time.monotonic() > deadline:
+                raise SkysiftError("the Dask cluster has no workers: start some, or leave --cluster out")
+            time.sleep(0.1)
+        if not able:
+            wanted = ", ".join(f"{name}={amount:g}" for name, amount in self.resources.items())
+            offers = {
+                ", ".join(f"{name}={amount:g}" for name, amount in sorted(one.get("resources", {}).items())) or "none"
+                for one in workers.values()
+            }
+            raise OptionError(
+                f"resources: expected a worker that offers {wanted}, the {len(workers)} of the cluster offer "
+                f"{'; '.join(sorted(offers))}: start workers with --resources {wanted!r}, or leave --resources out"
+            )
+
+    @property
+    def threads_per_worker(self) -> int:
+        """Cores that a network may use in each worker: the pieces of one worker share it."""
+        return min(self.client.nthreads().values(), default=1)
+
+    @property
+    def workers(self) -> int:
+        """Pieces that can be worked on at the same time, as last seen."""
+        if time.monotonic() - self._looked > REFRESH_SECONDS:
+            with contextlib.suppress(OSError):
+                self._threads = sum(self.client.nthreads().values())
+            self._looked = time.monotonic()
+        return self._threads
+
+    def results(
+        self, function: Callable[..., Arrays], shared: tuple, todo: Iterator[Piece], *, network: bool = False
+    ) -> Iterator[Answer]:
+        """Finished pieces as they come; ``network`` ones on workers that offer the resources."""
+        resources = self.resources if network else {}
+        again: deque[Piece] = deque()
+        under_way: dict[str, Piece] = {}
+        with self._share(shared) as token:
+            done = as_completed([], loop=self.client.loop, with_results=True, raise_errors=False)
+            while True:
+                # Tasks bound to a resource are all handed to workers at once, and a dying worker takes them along.
+                window = max(WINDOW_PER_WORKER * self.workers, 0 if resources else LEAST_WINDOW)
+                while len(under_way) < window:
+                    piece = again.popleft() if again else next(todo, None)
+                    if piece is None:
+                        break
+                    # pure=False: equal arguments of an earlier run must not be answered from the scheduler's memory.
+                    future = self.client.submit(
+                        _perform, function, token, piece[1], pure=False, resources=resources or None
+                    )
+                    under_way[future.key] = piece
+                    done.add(future)
+                if not under_way:
+                    return
+                for future, result in self._wait(done, resources):
+                    piece = under_way.pop(future.key)
+                    answer = _answer(future, result)
+                    future.release()
+                    if answer is None:
+                        again.append(piece)
+                    else:
+                        yield piece, answer
+                if again:
+                    self._reconnected(token, shared)
+
+    def alone(
+        self, function: Callable[..., Arrays], shared: tuple, piece: Piece, *, network: bool = False
+    ) -> Arrays | Lost:
+        """One piece with none of this run beside it."""
+        return next(self.results(function, shared, iter([piece]), network=network))[1]
+
+    def _wait(self, done: Any, resources: dict[str, float]) -> list[tuple[Any, Any]]:
+        """What has ended, at least one; an error when no worker is left to end anything."""
+        alive = looked = time.monotonic()
+        while not done.has_ready():
+            time.sleep(0.002)
+            now = time.monotonic()
+            if now - looked > REFRESH_SECONDS:
+                looked = now
+                with contextlib.suppress(OSError):
+                    workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+                    if any(_offers(one.get("resources", {}), resources) for one in workers):
+                        alive = now
+            if now - alive > _patience():
+                raise SkysiftError(
+                    f"the Dask cluster has had no worker for {_patience():.0f} s: see to its workers, then run the "
+                    "same command again; what was done is kept"
+                )
+        return done.next_batch(block=False)
+
+    def _reconnected(self, token: str, shared: tuple) -> None:
+        """Wait for a scheduler that went away; a new one knows nothing of the stage."""
+        deadline = time.monotonic() + 2 * CONNECT_SECONDS
+        while self.client.status == "connecting" and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if self.client.status != "running":
+            raise SkysiftError(
+                "the Dask scheduler went away and did not come back: start it and its workers, then run the same "
+                "command again; what was done is kept"
+            )
+        self._looked = -REFRESH_SECONDS
+        self.client.register_plugin(SharedInputs(shared), name=token)
+        self.require()
+
+    @contextlib.contextmanager
+    def _share(self, shared: tuple) -> Iterator[str]:
+        token = f"skysift-{uuid.uuid4().hex}"
+        with contextlib.suppress(OSError):
+            # A worker that dies of loading the network is replaced, and the plugin is there for its successor.
+            self.client.register_plugin(SharedInputs(shared), name=token)
+        try:
+            yield token
+        finally:
+            if self.client.status == "running":
+                with contextlib.suppress(Exception):
+                    self.client.unregister_worker_plugin(token)
+
+
+def _answer(future: Any, result: Any) -> Arrays | Lost | None:
+    """A piece's answer; None when its scheduler was lost with it."""
+    if future.status == "finished":
+        return result
+    if future.status != "error":
+        return None
+    error = result[1]
+    if isinstance(error, KilledWorker):
+        return Lost(f"its worker ended each time, {error.allowed_failures + 1} times (out of memory?)")
+    if isinstance(error, MemoryError):
+        return Lost("out of memory")
+    raise error
+
+
+def _offers(offered: Mapping[str, float], wanted: Mapping[str, float]) -> bool:
+    return all(offered.get(name, 0) >= amount for name, amount in wanted.items())
+
+
+def _patience() -> float:
+    return float(os.environ.get(PATIENCE, PATIENCE_SECONDS))
+
+
+@contextlib.contextmanager
+def remote_workers(address: str, resources: Mapping[str, float] | None = None) -> Iterator[DaskWorkers]:
+    """The workers of a running scheduler (tcp://host:port).
+
+    Raises
+    ------
+    SkysiftError
+        When no scheduler answers, it has no workers, or none offers the resources.
+    """
+    try:
+        client = Client(address, set_as_default=False, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError) as error:
+        raise SkysiftError(f"cluster {address}: no Dask scheduler answers there ({error}); start it first") from None
+    with client:
+        workers = DaskWorkers(client, resources)
+        workers.require()
+        yield workers
