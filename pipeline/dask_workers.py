@@ -67,6 +67,8 @@ class DaskWorkers:
     def __init__(self, client: Client, resources: Mapping[str, float] | None = None):
         self.client, self.resources = client, dict(resources or {})
         self._looked, self._threads = -REFRESH_SECONDS, 0
+        self._shared: tuple | None = None
+        self._token = ""
 
     def require(self) -> None:
         """Refuse a cluster without workers, or without one that offers the resources: its pieces would wait for ever.
@@ -116,33 +118,33 @@ class DaskWorkers:
         resources = self.resources if network else {}
         again: deque[Piece] = deque()
         under_way: dict[str, Piece] = {}
-        with self._share(shared) as token:
-            done = as_completed([], loop=self.client.loop, with_results=True, raise_errors=False)
-            while True:
-                # Tasks bound to a resource are all handed to workers at once, and a dying worker takes them along.
-                window = max(WINDOW_PER_WORKER * self.workers, 0 if resources else LEAST_WINDOW)
-                while len(under_way) < window:
-                    piece = again.popleft() if again else next(todo, None)
-                    if piece is None:
-                        break
-                    # pure=False: equal arguments of an earlier run must not be answered from the scheduler's memory.
-                    future = self.client.submit(
-                        _perform, function, token, piece[1], pure=False, resources=resources or None
-                    )
-                    under_way[future.key] = piece
-                    done.add(future)
-                if not under_way:
-                    return
-                for future, result in self._wait(done, resources):
-                    piece = under_way.pop(future.key)
-                    answer = _answer(future, result)
-                    future.release()
-                    if answer is None:
-                        again.append(piece)
-                    else:
-                        yield piece, answer
-                if again:
-                    self._reconnected(token, shared)
+        token = self._share(shared)
+        done = as_completed([], loop=self.client.loop, with_results=True, raise_errors=False)
+        while True:
+            # Tasks bound to a resource are all handed to workers at once, and a dying worker takes them along.
+            window = max(WINDOW_PER_WORKER * self.workers, 0 if resources else LEAST_WINDOW)
+            while len(under_way) < window:
+                piece = again.popleft() if again else next(todo, None)
+                if piece is None:
+                    break
+                # pure=False: equal arguments of an earlier run must not be answered from the scheduler's memory.
+                future = self.client.submit(
+                    _perform, function, token, piece[1], pure=False, resources=resources or None
+                )
+                under_way[future.key] = piece
+                done.add(future)
+            if not under_way:
+                return
+            for future, result in self._wait(done, resources):
+                piece = under_way.pop(future.key)
+                answer = _answer(future, result)
+                future.release()
+                if answer is None:
+                    again.append(piece)
+                else:
+                    yield piece, answer
+            if again:
+                self._reconnected(token, shared)
 
     def alone(
         self, function: Callable[..., Arrays], shared: tuple, piece: Piece, *, network: bool = False
@@ -183,18 +185,22 @@ class DaskWorkers:
         self.client.register_plugin(SharedInputs(shared), name=token)
         self.require()
 
-    @contextlib.contextmanager
-    def _share(self, shared: tuple) -> Iterator[str]:
-        token = f"skysift-{uuid.uuid4().hex}"
-        with contextlib.suppress(OSError):
-            # A worker that dies of loading the network is replaced, and the plugin is there for its successor.
-            self.client.register_plugin(SharedInputs(shared), name=token)
-        try:
-            yield token
-        finally:
-            if self.client.status == "running":
-                with contextlib.suppress(Exception):
-                    self.client.unregister_worker_plugin(token)
+    def _share(self, shared: tuple) -> str:
+        """Name under which the workers have what the pieces share; sent unless they have it already."""
+        if shared is not self._shared:
+            self.close()
+            self._shared, self._token = shared, f"skysift-{uuid.uuid4().hex}"
+            with contextlib.suppress(OSError):
+                # A worker that dies of loading the network is replaced, and the plugin is there for its successor.
+                self.client.register_plugin(SharedInputs(shared), name=self._token)
+        return self._token
+
+    def close(self) -> None:
+        """Let the workers forget what the pieces of the last stage shared."""
+        if self._shared is not None and self.client.status == "running":
+            with contextlib.suppress(Exception):
+                self.client.unregister_worker_plugin(self._token)
+        self._shared = None
 
 
 def _answer(future: Any, result: Any) -> Arrays | Lost | None:
@@ -235,4 +241,7 @@ def remote_workers(address: str, resources: Mapping[str, float] | None = None) -
     with client:
         workers = DaskWorkers(client, resources)
         workers.require()
-        yield workers
+        try:
+            yield workers
+        finally:
+            workers.close()

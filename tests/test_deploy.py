@@ -164,7 +164,8 @@ def test_the_container_has_targets_for_processors_gpus_and_training() -> None:
 
 @pytest.mark.parametrize("name", list_clusters())
 def test_cluster_files_are_read(name: str) -> None:
-    assert "." in read_cluster(name)["cluster_class"]
+    description = read_cluster(name)
+    assert "." in description.get("cluster_class", "") or "address" in description
 
 
 def test_set_up_makes_one_environment_outside_the_checkout(tmp_path: Path) -> None:
