@@ -1,7 +1,7 @@
 """What the service writes down: JSON lines in a file for machines, readable lines on standard error for people.
 
 Every line that is logged within ``with observation_context(...)`` carries the ids of that run and observation, also
-from the threads of `pipeline.tasks`.
+from the threads of `pipeline.local_workers`.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def test_what_a_cluster_binds_its_network_to() -> None:
 
 def test_a_file_may_name_a_running_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SKYSIFT_SCHEDULER", "tcp://127.0.0.1:1")
-    with pytest.raises(OptionError, match="no Dask scheduler answers at tcp://127.0.0.1:1"), scheduler_address("running"):
+    with pytest.raises(OptionError, match="no Dask scheduler answers at tcp://127.0.0.1:1"), dask_client("running"):
         pass
     monkeypatch.delenv("SKYSIFT_SCHEDULER")
     with pytest.raises(OptionError, match="is not of the form tcp://host:port"), scheduler_address("running"):
@@ -111,5 +111,6 @@ def test_slurm_jobs_ask_for_what_their_workers_need(name: str, lines: list[str])
     kwargs = description["cluster_kwargs"] | {"interface": None, "n_workers": 0}
     with start_cluster(description | {"cluster_kwargs": kwargs}) as cluster:
         script = cluster.job_script()
-    assert all(line in script for line in [*lines, "--lifetime 115m", "#SBATCH --requeue", "dask_worker tcp://"]), script
+    lines = [*lines, "--lifetime 115m", "#SBATCH --requeue", "dask_worker tcp://"]
+    assert all(line in script for line in lines), script
     assert "null" not in script and "None" not in script
