@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from models.detections import Detections
+from models.engines.choose import Choice
+from pipeline.engine_choice import PROCESSOR, load_chain, own_device, pick_engine, told
 
 # Candidates less likely than this are not carried further: they could not end in a catalogue.
 MIN_PROBABILITY = 0.03
@@ -40,6 +42,12 @@ class CubeFinderSpec:
         Per axis (channel, y, x).
     passes : int
         2: a network also looks at the reflected data (`models.yolo.reflect`).
+    others : tuple of (engine, precision, device)
+        What goes on when the engine fails.
+    devices : tuple of str
+        Each thread takes one of them.
+    why : str
+        One line on why this engine.
     """
 
     model: str
@@ -51,15 +59,22 @@ class CubeFinderSpec:
     stride: tuple[int, int, int] = field(default=(1, 1, 1), compare=False)
     halo: tuple[int, int, int] = field(default=(0, 0, 0), compare=False)
     passes: int = 1
+    others: tuple[tuple[str, str, str], ...] = ()
+    devices: tuple[str, ...] = PROCESSOR
+    why: str = field(default="", compare=False)
 
     @property
     def beam_px(self) -> float:
         """Geometric mean of the beam's axes, px."""
         return math.sqrt(self.beam[0] * self.beam[1])
 
+    def told(self) -> dict[str, np.ndarray]:
+        """For a piece's arrays: what computed it, and what happened."""
+        return told(getattr(_load(self, own_device(self.devices)), "engine", None))
+
     def warm_up(self) -> None:
         """Load the network into this process, once for all pieces that it will work on."""
-        _load(self)
+        _load(self, own_device(self.devices))
 
     def find(self, snr: np.ndarray) -> Detections:
         """Detections of one window, in window pixels.
@@ -69,7 +84,7 @@ class CubeFinderSpec:
         snr : ndarray of float32, shape (C, H, W)
             S/N with NaN where blank.
         """
-        return _load(self).find(snr)
+        return _load(self, own_device(self.devices)).find(snr)
 
 
 class FilterFinder:
@@ -97,13 +112,12 @@ class FilterFinder:
 class NetworkCubeFinder:
     """A network detector behind an engine."""
 
-    def __init__(self, spec: CubeFinderSpec):
+    def __init__(self, spec: CubeFinderSpec, device: str):
         from models.beam import beam_vector
-        from models.engines.base import EngineSpec
         from models.outline import load_outline
 
         self.head = load_outline(spec.model)[0].head
-        self.engine = EngineSpec(spec.model, spec.engine, spec.precision, spec.threads).load()
+        self.engine = load_chain(spec, device)
         self.spec = spec
         self.vector = beam_vector(spec.beam)[None]
 
@@ -148,11 +162,11 @@ class NetworkCubeFinder:
         return found
 
 
-@lru_cache(maxsize=4)
-def _load(spec: CubeFinderSpec) -> Any:
+@lru_cache(maxsize=16)
+def _load(spec: CubeFinderSpec, device: str) -> Any:
     from models.weights import needs_weights
 
-    return NetworkCubeFinder(spec) if needs_weights(spec.model) else FilterFinder(spec)
+    return NetworkCubeFinder(spec, device) if needs_weights(spec.model) else FilterFinder(spec)
 
 
 def make_cube_finder(
@@ -165,12 +179,15 @@ def make_cube_finder(
     threads: int,
     beam: tuple[float, float, float],
     passes: int | None = None,
+    device: str = "auto",
+    client: Any = None,
 ) -> tuple[CubeFinderSpec, dict[str, Any]]:
     """Resolve a model's name or file into a finder for this cube, and its card (empty without weights)."""
     from models.weights import needs_weights
 
     if needs_weights(model):
-        return _network_finder(model, pixels, noise, engine, precision, threads, beam, passes)
+        choice = pick_engine(model, engine=engine, precision=precision, device=device, client=client)
+        return _network_finder(model, pixels, noise, choice, threads, beam, passes)
     from models.detectors.smooth_clip import measure_scale_rms
     from models.registry import get_model
 
@@ -182,10 +199,9 @@ def make_cube_finder(
 
 
 def _network_finder(
-    model: str, pixels: Any, noise: Any, engine: str, precision: str, threads: int, beam: tuple[float, float, float],
+    model: str, pixels: Any, noise: Any, choice: Choice, threads: int, beam: tuple[float, float, float],
     passes: int | None,
 ) -> tuple[CubeFinderSpec, dict[str, Any]]:
-    from models.engines.base import resolve_engine
     from models.outline import load_outline
     from pipeline.cube_bright import measure_bright_rms
 
@@ -195,10 +211,12 @@ def _network_finder(
     halo = tuple(
         -(-(field // 2) // s) * s + s for field, s in zip(outline.receptive_field, stride, strict=True)
     )
-    resolved = resolve_engine(engine, precision=precision)
     rms = measure_bright_rms(pixels, noise, math.sqrt(beam[0] * beam[1]), halo[1])
     passes = passes or int(card.calibration.get("passes", 1))
-    return CubeFinderSpec(model, resolved, precision, threads, beam, rms, stride, halo, passes), asdict(card)
+    (name, precision, _), *others = choice.ways
+    return CubeFinderSpec(
+        model, name, precision, threads, beam, rms, stride, halo, passes, tuple(others), choice.devices, choice.line
+    ), asdict(card)
 
 
 def suppress_lines(found: Detections, beam_px: float) -> Detections:

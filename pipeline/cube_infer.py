@@ -36,6 +36,7 @@ def find_cube_piece(pixels: Any, noise: Any, finder: CubeFinderSpec, tile: Tile,
     highest = {"sky": np.fmax.reduce(inner, axis=0), "position_velocity": np.fmax.reduce(inner, axis=1)}
     return {
         **found.to_arrays(),
+        **finder.told(),
         **{name: np.where(np.isnan(map_), -np.inf, map_).astype(np.float16) for name, map_ in highest.items()},
         "blank": np.array(np.isnan(inner).sum()),
     }

@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from models.detections import Detections
 from pipeline.default_models import resolve_model
+from pipeline.engine_choice import EngineLog
 from pipeline.finders import FinderSpec, make_finder
 from pipeline.gaussians import beam_area, convolve
 from pipeline.infer import (
@@ -170,9 +171,10 @@ def analyse(
         beam = (major / factor, minor / factor, theta)
         finder, card = make_finder(
             options.model, engine=options.engine, precision=options.precision, threads=workers, beam=beam,
-            passes=options.passes,
+            passes=options.passes, device=options.device, client=client,
         )
-        found, negative, searched = _find(pixels, background, finder, factor, options, ledger, client, clock)
+        engines = EngineLog()
+        found, negative, searched = _find(pixels, background, finder, factor, options, ledger, client, clock, engines)
         calibration = Calibration(**card.get("calibration", {}).get("reliability", {}))
         beams = float(np.prod(pixels.shape)) / float(beam_area(beam[0], beam[1]))
         reliability = fit_shift(found.logit, negative.logit, searched, beams, calibration)
@@ -184,6 +186,7 @@ def analyse(
     with clock.stage("catalogue"):
         table = _catalogue(observation, found, measured, factor, background, p_real, card, options)
     manifest = _manifest(observation, factor, background, finder, card, reliability, options, table)
+    manifest["model"] |= engines.summary(finder)
     return Analysis(observation, table, manifest | missing_of(ledger), negative.logit)
 
 
@@ -233,7 +236,7 @@ def _require_noise(observation: Observation, background: BackgroundMap) -> None:
 
 def _find(
     pixels: Any, background: BackgroundMap, finder: FinderSpec, factor: int, options: DetectOptions,
-    ledger: Ledger, client: Any, clock: Clock,
+    ledger: Ledger, client: Any, clock: Clock, engines: EngineLog,
 ) -> tuple[Detections, Detections, float]:  # fmt: skip
     """Candidates of the image and of blocks of its negative, suppressed, and the share of area of those blocks."""
     blocks, searched = negative_tiles(pixels.shape, finder)
@@ -250,7 +253,7 @@ def _find(
                 where=lambda tiles, _: {"pixels": [pixel_ranges(tile.core, "yx", factor) for tile in tiles]},
             )  # fmt: skip
         with clock.stage("merge"):
-            parts = [Detections.from_arrays(arrays) for _, arrays in ledger.get(stage)]
+            parts = [Detections.from_arrays(engines.see(arrays)) for _, arrays in ledger.get(stage)]
             found.append(suppress(Detections.concatenate(parts), beam_px))
     return found[0], found[1], searched
 

@@ -18,6 +18,7 @@ from pipeline.cube_catalogue import build_cube_catalogue
 from pipeline.cube_finders import CubeFinderSpec, make_cube_finder, suppress_lines
 from pipeline.cube_infer import assemble_maps, find_cube_piece, measure_cube_piece, negative_cube_tiles, vet_cube_piece
 from pipeline.default_models import DEFAULT_MODELS, resolve_model
+from pipeline.engine_choice import EngineLog
 from pipeline.gaussians import beam_area
 from pipeline.ledger import Arrays, Ledger
 from pipeline.link import link_lines
@@ -143,12 +144,13 @@ def analyse_cube(
             finder, card = make_cube_finder(
                 options.model, cube.pixels, noise,
                 engine=options.engine, precision=options.precision, threads=workers, beam=beam,
-                passes=options.passes,
+                passes=options.passes, device=options.device, client=client,
             )  # fmt: skip
+        engines = EngineLog()
         tiles = _plan(cube.shape, finder, options.cube_tile)
-        found, maps = _find(cube, noise, finder, tiles, "detect", options, ledger, client, clock)
+        found, maps = _find(cube, noise, finder, tiles, "detect", options, ledger, client, clock, engines)
         blocks, searched = negative_cube_tiles(cube.shape, finder)
-        negative, _ = _find(cube, noise, finder, blocks, "negative", options, ledger, client, clock)
+        negative, _ = _find(cube, noise, finder, blocks, "negative", options, ledger, client, clock, engines)
         kept_calibration = card.get("calibration", {}).get("reliability")
         calibration = Calibration(**kept_calibration) if kept_calibration else WEIGHTLESS
         beams = float(np.prod(cube.shape)) / float(beam_area(beam[0], beam[1]))
@@ -170,7 +172,7 @@ def analyse_cube(
             error_factors=card.get("calibration", {}).get("error_factors"), primary_beam=options.primary_beam,
         )  # fmt: skip
     manifest = _manifest(cube, noise, finder, card, reliability, options, table)
-    manifest["model"]["line_score"] = vetted_by
+    manifest["model"] |= {"line_score": vetted_by, **engines.summary(finder)}
     manifest |= missing_of(ledger)
     return CubeAnalysis(table, measured, lines, noise, *maps, manifest, negative.logit)
 
@@ -212,7 +214,7 @@ def _require_noise(cube: Cube, noise: CubeNoise) -> None:
 
 def _find(
     cube: Cube, noise: CubeNoise, finder: CubeFinderSpec, tiles: list[Any], stage: str, options: DetectOptions,
-    ledger: Ledger, client: Any, clock: Clock,
+    ledger: Ledger, client: Any, clock: Clock, engines: EngineLog,
 ) -> tuple[Detections, tuple[np.ndarray, np.ndarray]]:  # fmt: skip
     """Candidates of some tiles, suppressed, and the maps of the highest S/N."""
     negative = stage == "negative"
@@ -229,6 +231,7 @@ def _find(
 
         def parts() -> Iterator[tuple[int, dict[str, np.ndarray]]]:
             for number, arrays in ledger.get(stage):
+                engines.see(arrays)
                 kept.append({n: a for n, a in arrays.items() if n in keys or n.startswith("param_")})
                 yield number, arrays
 
@@ -281,7 +284,8 @@ def _vet(
     """What the network for spectra says of every detection, in their order; and which network it was."""
     from models.weights import exact_name
 
-    finder, card = make_spectrum_finder(exact_name(DEFAULT_MODELS[1]), engine=options.engine, threads=workers)
+    finder, card = make_spectrum_finder(exact_name(DEFAULT_MODELS[1]), engine=options.engine, threads=workers,
+                                          device=options.device, client=client)  # fmt: skip
     calibration = card["calibration"].get("reliability", {})
     count = len(sources["z"])
     batches = [np.arange(i, min(i + VET_BATCH, count)) for i in range(0, max(count, 1), VET_BATCH)]

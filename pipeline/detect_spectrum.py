@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from models.detections import Detections
 from pipeline.default_models import resolve_model
+from pipeline.engine_choice import EngineLog
 from pipeline.ledger import Ledger
 from pipeline.options import DetectOptions
 from pipeline.reliability import Calibration
@@ -117,9 +118,10 @@ def analyse_spectra(
         with clock.stage("finder"):
             finder, card = make_spectrum_finder(
                 options.model, engine=options.engine, precision=options.precision, threads=workers,
-                passes=options.passes,
+                passes=options.passes, device=options.device, client=client,
             )  # fmt: skip
-        prepared, found = _find(chosen, finder, options, ledger, client, clock, notes)
+        engines = EngineLog()
+        prepared, found = _find(chosen, finder, options, ledger, client, clock, notes, engines)
         if not prepared:
             raise InputError(f"{path}: no spectrum to search for lines: {notes[0]}")
         kept_calibration = card.get("calibration", {}).get("reliability")
@@ -129,6 +131,7 @@ def analyse_spectra(
                 prepared, found, calibration, threshold_of(card, options), has_network=bool(card)
             )
     manifest = _manifest(path, prepared, finder, card, options, table, notes) | missing_of(ledger)
+    manifest["model"] |= engines.summary(finder)
     return SpectrumAnalysis(table, prepared, found, manifest)
 
 
@@ -149,7 +152,7 @@ def _choose(opened: Opened, path: Path) -> tuple[list[Spectrum], list[str]]:
 
 def _find(
     chosen: list[Spectrum], finder: SpectrumFinderSpec, options: DetectOptions, ledger: Ledger, client: Any,
-    clock: Clock, notes: list[str],
+    clock: Clock, notes: list[str], engines: EngineLog,
 ) -> tuple[list[Prepared], list[Detections]]:  # fmt: skip
     """Spectra that could be searched and the lines of each; what is to be said of the others goes to the notes."""
     groups = [chosen[first : first + SPECTRA] for first in range(0, len(chosen), SPECTRA)]
@@ -161,7 +164,7 @@ def _find(
         )  # fmt: skip
     prepared, found = [], []
     for number, arrays in ledger.get("spectra"):
-        for one, lines, usable in unpack_spectra(groups[number], LEAST_CHANNELS, arrays):
+        for one, lines, usable in unpack_spectra(groups[number], LEAST_CHANNELS, engines.see(arrays)):
             spectrum = one.channels.spectrum
             if lines is None:
                 problem = f"expected at least {LEAST_CHANNELS} channels with noise, got {usable}"

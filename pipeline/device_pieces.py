@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.detections import Detections
+from models.engines.chain import Way, free_memory
+from models.engines.failures import is_device_failure, is_out_of_memory, reason
 from pipeline import finders, merge
 from survey_io.background import BackgroundMap
 from survey_io.pixels import to_float32
@@ -24,6 +26,45 @@ if TYPE_CHECKING:
 ALIGN = 64
 # Of a window that may be blank only each so many-th value is looked at first.
 SPARSE = 16
+
+
+def find_on_device(
+    pixels: Any, background: BackgroundMap, spec: finders.FinderSpec, tiles: Sequence[Tile], negative: bool
+) -> Detections | None:
+    """As `DeviceImages.find`; None where a processor runs the network, from the beginning or since its GPU failed.
+
+    Where memory runs out, fewer tiles are searched at once; where one alone does not fit, or the GPU fails, the next
+    engine does the piece.
+    """
+    while (chain := spec.chain()) is not None and runs_on_device(chain.way):
+        way, engine = chain.current()
+        if not runs_on_device(way):
+            continue
+        size = min(chain.largest or len(tiles), len(tiles))
+        try:
+            images = spec.on_device(engine)
+            parts = [
+                images.find(pixels, background, tiles[first : first + size], negative)
+                for first in range(0, len(tiles), size)
+            ]
+            return Detections.concatenate(parts)
+        except Exception as error:
+            memory = is_out_of_memory(error)
+            if not (memory or is_device_failure(error)):
+                raise
+            if not (memory and size > 1):
+                chain.give_up(way, error)
+                continue
+            cause = reason(error)
+        # Outside of the handler, whose traceback holds what the failed call had made.
+        free_memory()
+        chain.halve(size, cause)
+    return None
+
+
+def runs_on_device(way: Way) -> bool:
+    """Whether an engine takes tensors that are on its device, and the stages around it gain by being there."""
+    return way.on_gpu
 
 
 class DeviceImages:

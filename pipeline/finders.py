@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models.detections import Detections
+from pipeline.engine_choice import PROCESSOR, load_chain, own_device, pick_engine, told
+
+if TYPE_CHECKING:
+    from models.engines.base import Engine
+    from models.engines.chain import ChainEngine
+    from pipeline.device_pieces import DeviceImages
 
 # Candidates less likely than this are not carried further: they could not end in a catalogue.
 MIN_PROBABILITY = 0.03
@@ -33,6 +40,12 @@ class FinderSpec:
         FWHM in px of the pixels that the finder gets, rad.
     passes : int
         2: a network also looks at the reflected data (`models.yolo.reflect`).
+    others : tuple of (engine, precision, device)
+        What goes on when the engine fails.
+    devices : tuple of str
+        Each thread takes one of them.
+    why : str
+        One line on why this engine.
     """
 
     model: str
@@ -43,10 +56,25 @@ class FinderSpec:
     stride: int = field(default=1, compare=False)
     halo: int = field(default=0, compare=False)
     passes: int = 1
+    others: tuple[tuple[str, str, str], ...] = ()
+    devices: tuple[str, ...] = PROCESSOR
+    why: str = field(default="", compare=False)
+
+    def chain(self) -> ChainEngine | None:
+        """This thread's engine; None without a network."""
+        return getattr(_load(self, own_device(self.devices)), "engine", None)
+
+    def on_device(self, engine: Engine) -> DeviceImages:
+        """The stages around an engine on its device, the same for all threads."""
+        return _load(self, own_device(self.devices)).on_device(engine)
+
+    def told(self) -> dict[str, np.ndarray]:
+        """For a piece's arrays: what computed it, and what happened."""
+        return told(self.chain())
 
     def warm_up(self) -> None:
         """Load the network into this process, once for all pieces that it will work on."""
-        _load(self)
+        _load(self, own_device(self.devices))
 
     def find(self, snr: np.ndarray, *, negative: bool = False) -> list[Detections]:
         """Detections of each window of a batch, in window pixels.
@@ -58,22 +86,31 @@ class FinderSpec:
         negative : bool
             Look at the negated image instead.
         """
-        return _load(self).find(-snr if negative else snr)
+        return _load(self, own_device(self.devices)).find(-snr if negative else snr)
 
 
 class NetworkFinder:
     """A network detector behind an engine."""
 
-    def __init__(self, spec: FinderSpec):
+    def __init__(self, spec: FinderSpec, device: str):
         from models.beam import beam_vector
-        from models.engines.base import EngineSpec
         from models.outline import load_outline
 
         self.head = load_outline(spec.model)[0].head
-        self.engine = EngineSpec(spec.model, spec.engine, spec.precision, spec.threads).load()
-        self.beam = spec.beam
+        self.engine = load_chain(spec, device)
+        self.spec = spec
         self.beam_px = math.sqrt(spec.beam[0] * spec.beam[1])
         self.vector, self.passes = beam_vector(spec.beam), spec.passes
+        self._device_lock = threading.Lock()
+        self._on_device: tuple[Engine, DeviceImages] | None = None
+
+    def on_device(self, engine: Engine) -> DeviceImages:
+        from pipeline.device_pieces import DeviceImages
+
+        with self._device_lock:
+            if self._on_device is None or self._on_device[0] is not engine:
+                self._on_device = engine, DeviceImages(self.spec, engine)
+            return self._on_device[1]
 
     def find(self, snr: np.ndarray) -> list[Detections]:
         from models.yolo.candidates import find_candidates
@@ -182,16 +219,16 @@ class ThresholdFinder:
         return found
 
 
-@lru_cache(maxsize=4)
-def _load(spec: FinderSpec) -> Any:
+@lru_cache(maxsize=16)
+def _load(spec: FinderSpec, device: str) -> Any:
     from models.weights import needs_weights
 
-    return NetworkFinder(spec) if needs_weights(spec.model) else ThresholdFinder(spec)
+    return NetworkFinder(spec, device) if needs_weights(spec.model) else ThresholdFinder(spec)
 
 
 def make_finder(
     model: str, *, engine: str, precision: str, threads: int, beam: tuple[float, float, float],
-    passes: int | None = None,
+    passes: int | None = None, device: str = "auto", client: Any = None,
 ) -> tuple[FinderSpec, dict[str, Any]]:
     """Resolve a model's name or file into a finder and its card.
 
@@ -220,8 +257,9 @@ def make_finder(
     outline, card = load_outline(model)
     stride = int(outline.stride)
     halo = -(-(outline.receptive_field // 2) // stride) * stride + 2 * stride
-    from models.engines.base import resolve_engine
-
-    resolved = resolve_engine(engine, precision=precision)
+    choice = pick_engine(model, engine=engine, precision=precision, device=device, client=client)
     passes = passes or int(card.calibration.get("passes", 1))
-    return FinderSpec(model, resolved, precision, threads, beam, stride, halo, passes), asdict(card)
+    (name, precision, _), *others = choice.ways
+    return FinderSpec(
+        model, name, precision, threads, beam, stride, halo, passes, tuple(others), choice.devices, choice.line
+    ), asdict(card)

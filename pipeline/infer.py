@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from models.detections import Detections
+from pipeline.device_pieces import find_on_device
 from pipeline.finders import FinderSpec
 from pipeline.measure import measure_sources
 from pipeline.merge import owned
@@ -61,7 +62,10 @@ def read_level(
 def find_piece(
     pixels: Any, background: BackgroundMap, finder: FinderSpec, tiles: list[Tile], negative: bool = False
 ) -> Arrays:
-    """Candidates whose anchors the tiles own, in image pixels."""
+    """Candidates whose anchors the tiles own, in image pixels; where a GPU runs the network, all found there."""
+    on_device = find_on_device(pixels, background, finder, tiles, negative)
+    if on_device is not None:
+        return {**on_device.to_arrays(), **finder.told()}
     snr = np.empty((len(tiles), *(s.stop - s.start for s in tiles[0].full)), np.float32)
     for window, tile in zip(snr, tiles, strict=True):
         window[:] = read_snr(pixels, background, tile.full)
@@ -69,7 +73,7 @@ def find_piece(
         return Detections.empty(2).to_arrays()
     found = finder.find(snr, negative=negative)
     parts = [owned(part.shifted(tile.origin), tile.core) for part, tile in zip(found, tiles, strict=True)]
-    return Detections.concatenate(parts).to_arrays()
+    return {**Detections.concatenate(parts).to_arrays(), **finder.told()}
 
 
 def group_tiles(tiles: list[Tile], batch: int) -> list[list[Tile]]:

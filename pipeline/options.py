@@ -210,10 +210,20 @@ class DetectOptions(Options):
         "spectra.",
     )
     engine: Literal["auto", "torch", "onnx", "openvino", "tensorrt"] = Field(
-        "auto", description="What runs the network; auto picks the fastest that is installed, tensorrt needs a GPU."
+        "auto",
+        description="What runs the network; auto takes the fastest that runs here, and the next where it fails; "
+        "tensorrt needs a GPU.",
     )
-    precision: Literal["f32", "bf16", "fp16"] = Field(
-        "f32", description="Arithmetic of the network: f32, bf16 where supported, or fp16 with tensorrt."
+    precision: Literal["auto", "f32", "bf16", "fp16"] = Field(
+        "auto",
+        description="Arithmetic of the network: f32, bf16 where supported, or fp16 on GPUs; auto is f32 unless engine "
+        "auto gains by another in which the model's catalogue was measured to stay the same.",
+    )
+    device: str = Field(
+        "auto",
+        min_length=3,
+        description="Where the network runs: cpu, cuda (all GPUs) or a list such as cuda:0,cuda:1; auto = GPUs where "
+        "there are any.",
     )
     passes: int | None = Field(
         None,
@@ -308,8 +318,8 @@ class DetectOptions(Options):
         return self.model_dump(
             mode="json",
             exclude={
-                "output", "workers", "cluster", "resources", "max_missing", "formats", "fresh", "primary_beam",
-                "products",
+                "output", "workers", "device", "cluster", "resources", "max_missing", "formats", "fresh",
+                "primary_beam", "products",
             },
         )  # fmt: skip
 

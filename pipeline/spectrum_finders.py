@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from models.detections import Detections
+from pipeline.engine_choice import PROCESSOR, load_chain, own_device, pick_engine, told
 
 # Candidates less likely than this are not carried further: they could not end in a catalogue.
 MIN_PROBABILITY = 0.03
@@ -31,6 +32,12 @@ class SpectrumFinderSpec:
         Channels.
     passes : int
         2: a network also looks at the reflected spectrum (`models.yolo.reflect`).
+    others : tuple of (engine, precision, device)
+        What goes on when the engine fails.
+    devices : tuple of str
+        Each thread takes one of them.
+    why : str
+        One line on why this engine.
     """
 
     model: str
@@ -40,10 +47,17 @@ class SpectrumFinderSpec:
     stride: int = field(default=1, compare=False)
     halo: int = field(default=0, compare=False)
     passes: int = 1
+    others: tuple[tuple[str, str, str], ...] = ()
+    devices: tuple[str, ...] = PROCESSOR
+    why: str = field(default="", compare=False)
+
+    def told(self) -> dict[str, np.ndarray]:
+        """For a piece's arrays: what computed it, and what happened."""
+        return told(getattr(_load(self, own_device(self.devices)), "engine", None))
 
     def warm_up(self) -> None:
         """Load the network into this process, once for all pieces that it will work on."""
-        _load(self)
+        _load(self, own_device(self.devices))
 
     def find(self, snr: np.ndarray, noise: np.ndarray | None = None) -> list[Detections]:
         """Detections of each window of a batch, in window channels.
@@ -61,7 +75,7 @@ class SpectrumFinderSpec:
             ``params``: ``flux_snr`` (signed sum of S/N over channels), ``flux_error``, ``sign``, ``width_error`` and
             ``position_error`` (channels).
         """
-        return _load(self).find(snr, noise)
+        return _load(self, own_device(self.devices)).find(snr, noise)
 
     def presence(self, snr: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What a network says of every place of some windows, where no candidates are asked for.
@@ -78,11 +92,11 @@ class SpectrumFinderSpec:
         logit, emission : ndarray, shape (B, n)
             Log odds of a line, and the probability that it is one in emission.
         """
-        return _load(self).presence(snr)
+        return _load(self, own_device(self.devices)).presence(snr)
 
     def noise(self, snr: np.ndarray) -> np.ndarray:
         """What a finder has to know of a whole spectrum, shape (C,), before it looks at windows of it."""
-        return _load(self).noise(snr)
+        return _load(self, own_device(self.devices)).noise(snr)
 
 
 class FilterSpectrumFinder:
@@ -119,12 +133,11 @@ class FilterSpectrumFinder:
 class NetworkSpectrumFinder:
     """A network detector behind an engine."""
 
-    def __init__(self, spec: SpectrumFinderSpec):
-        from models.engines.base import EngineSpec
+    def __init__(self, spec: SpectrumFinderSpec, device: str):
         from models.outline import load_outline
 
         self.head = load_outline(spec.model)[0].head
-        self.engine = EngineSpec(spec.model, spec.engine, spec.precision, spec.threads).load()
+        self.engine = load_chain(spec, device)
         self.passes = spec.passes
 
     def noise(self, snr: np.ndarray) -> np.ndarray:
@@ -172,15 +185,16 @@ class NetworkSpectrumFinder:
         return part
 
 
-@lru_cache(maxsize=4)
-def _load(spec: SpectrumFinderSpec) -> Any:
+@lru_cache(maxsize=16)
+def _load(spec: SpectrumFinderSpec, device: str) -> Any:
     from models.weights import needs_weights
 
-    return NetworkSpectrumFinder(spec) if needs_weights(spec.model) else FilterSpectrumFinder(spec)
+    return NetworkSpectrumFinder(spec, device) if needs_weights(spec.model) else FilterSpectrumFinder(spec)
 
 
 def make_spectrum_finder(
-    model: str, *, engine: str = "auto", precision: str = "f32", threads: int = 1, passes: int | None = None
+    model: str, *, engine: str = "auto", precision: str = "f32", threads: int = 1, passes: int | None = None,
+    device: str = "auto", client: Any = None,
 ) -> tuple[SpectrumFinderSpec, dict[str, Any]]:
     """Resolve a model's name or file into a finder and its card (empty without weights)."""
     from models.weights import needs_weights
@@ -189,13 +203,15 @@ def make_spectrum_finder(
         from models.registry import get_model
 
         return SpectrumFinderSpec(model, "none", "f32", threads, 1, get_model(model).build().halo), {}
-    from models.engines.base import resolve_engine
     from models.outline import load_outline
 
     outline, card = load_outline(model)
     stride = int(np.ravel(outline.stride)[0])
     # Half the receptive field, and two cells more for the neighbours of a candidate.
     halo = -(-(int(np.ravel(outline.receptive_field)[0]) // 2) // stride) * stride + 2 * stride
-    resolved = resolve_engine(engine, precision=precision)
+    choice = pick_engine(model, engine=engine, precision=precision, device=device, client=client)
     passes = passes or int(card.calibration.get("passes", 1))
-    return SpectrumFinderSpec(model, resolved, precision, threads, stride, halo, passes), asdict(card)
+    (name, precision, _), *others = choice.ways
+    return SpectrumFinderSpec(
+        model, name, precision, threads, stride, halo, passes, tuple(others), choice.devices, choice.line
+    ), asdict(card)

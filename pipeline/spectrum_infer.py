@@ -28,6 +28,7 @@ def find_spectra_piece(finder: Any, tile: int, least: int, spectra: list[Spectru
         "usable": np.array(usable),
         "lines": np.array([len(lines) for lines in found], int),
         **(Detections.concatenate(found) if found else Detections.empty(1)).to_arrays(),
+        **(finder.told() if searched else {}),
     }
 
 

@@ -28,7 +28,8 @@ def detect(
         None, help="Model name or weights file [default: light; light3d for cubes, lines for spectra]."
     ),
     engine: str | None = typer.Option(None, help="auto, torch, onnx, openvino or tensorrt [default: auto]."),
-    precision: str | None = typer.Option(None, help="f32, bf16 or fp16 [default: f32]."),
+    precision: str | None = typer.Option(None, help="auto, f32, bf16 or fp16 [default: auto]."),
+    device: str | None = typer.Option(None, help="auto, cpu, cuda or a list such as cuda:0,cuda:1 [default: auto]."),
     passes: int | None = typer.Option(
         None, help="1, or 2: look at the reflected data as well, better and slower [default: the model's]."
     ),
@@ -91,7 +92,7 @@ def detect(
     from pipeline.options import DetectOptions
 
     given = {
-        "output": output, "model": model, "engine": engine, "precision": precision, "passes": passes,
+        "output": output, "model": model, "engine": engine, "precision": precision, "device": device, "passes": passes,
         "threshold": threshold,
         "tile": tile, "cube_tile": cube_tile, "workers": workers, "cluster": cluster, "formats": formats,
         "resources": resources, "max_missing": max_missing,

@@ -36,6 +36,10 @@ class Way(NamedTuple):
         return self.device != "cpu"
 
 
+class EngineMemoryError(SkysiftError, MemoryError):
+    """No engine has the memory for one tile: a piece that may be done alone, or be left out."""
+
+
 class ChainEngine:
     """The first of some engines that works; calls from several Python threads at once are allowed.
 
@@ -138,7 +142,7 @@ class ChainEngine:
 
         Raises
         ------
-        SkysiftError
+        EngineMemoryError, SkysiftError
             When there is none left.
         """
         with self._lock:
@@ -146,7 +150,8 @@ class ChainEngine:
                 return
             what = "out of memory with one tile" if is_out_of_memory(error) else "failed"
             if self._at + 1 == len(self._specs):
-                raise SkysiftError(
+                kind = EngineMemoryError if is_out_of_memory(error) else SkysiftError
+                raise kind(
                     f"engine {way}: {what} ({reason(error)}) and no other engine is left to go on with: use a smaller "
                     "--tile, fewer --workers or --engine auto; finished pieces are kept"
                 ) from error
@@ -155,6 +160,12 @@ class ChainEngine:
             self._engine = self._largest = None
             self._note(f"{way}: {what} ({reason(error)}); going on with {self.way}")
         free_memory()
+
+    def take_notes(self) -> list[str]:
+        """Notes that were not taken yet."""
+        with self._lock:
+            taken, self.notes = self.notes, []
+            return taken
 
     def _note(self, text: str) -> None:
         self.notes.append(text)

@@ -130,6 +130,11 @@ def find_devices(device: str) -> tuple[tuple[str, ...], str]:
     return tuple(f"cuda:{number}" for number in numbers), ""
 
 
+def may_use_gpu(engine: str, device: str) -> bool:
+    """Whether a choice here may fall on a GPU; without loading torch or a driver."""
+    return engine in ("auto", *ON_GPUS) and device != "cpu" and not _why_no_gpu()
+
+
 def _number(part: str) -> int | None:
     kind, _, number = part.partition(":")
     return int(number) if kind == "cuda" and number.isdecimal() else None

@@ -105,7 +105,7 @@ class Service:
             )
         elif options.workers == 0:
             raise OptionError("nothing to do: give an inbox to watch, or at least one worker")
-        environments = worker_environments(options.workers, detect.engine, detect.precision)
+        environments = worker_environments(options.workers, detect.engine, detect.device)
         shared, machine = shared_cores(detect, len(environments)), socket.gethostname()
         self.workers = [
             Worker(

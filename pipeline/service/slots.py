@@ -10,18 +10,16 @@ from pathlib import Path
 from pipeline.options import DetectOptions
 
 logger = logging.getLogger("skysift")
-# Engines that put a network on a GPU, of which each has room for one.
-GPU_ENGINES = ("tensorrt",)
 
 
-def worker_environments(workers: int, engine: str, precision: str = "f32") -> list[dict[str, str]]:
+def worker_environments(workers: int, engine: str, device: str = "auto") -> list[dict[str, str]]:
     """Variables for each worker's process; with a GPU's engine there is one worker a GPU, and no more.
 
     Parameters
     ----------
     workers : int
         As asked for.
-    engine, precision : str
+    engine, device : str
         As `DetectOptions`; "auto" is answered as the workers will.
 
     Returns
@@ -29,9 +27,9 @@ def worker_environments(workers: int, engine: str, precision: str = "f32") -> li
     list of dict
         One for each worker that there is room for.
     """
-    from models.engines.base import resolve_engine
+    from models.engines.choose import may_use_gpu
 
-    if workers == 0 or resolve_engine(engine, precision=precision) not in GPU_ENGINES:
+    if workers == 0 or not may_use_gpu(engine, device):
         return [{} for _ in range(workers)]
     gpus = visible_gpus()
     if workers > len(gpus):
