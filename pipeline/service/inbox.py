@@ -86,6 +86,11 @@ class _Watched:
     problem: str | None = None
 
 
+def steady_clock() -> float:
+    """Seconds since the machine started: nobody sets this clock, and all processes have the same."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 class Inbox:
     """A folder and its subfolders, looked at from time to time.
 
@@ -101,6 +106,9 @@ class Inbox:
         Seconds that a file which is cut short may stay the same.
     skip : callable
         Asked with path and mark of a file that has been the same for long enough; true for one that was dealt with.
+    waiting : callable
+        Told path, mark and time of a file that is cut short; answers the time at which that was first seen, by an
+        earlier service too.
     hdu : int or str, optional
         The unit that will be opened.
     clock : callable
@@ -121,15 +129,16 @@ class Inbox:
         looks: int = 3,
         patience: float = 600.0,
         skip: Callable[[Path, Mark], bool] = lambda path, mark: False,
+        waiting: Callable[[Path, Mark, float], float] = lambda path, mark, now: now,
         hdu: int | str | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = steady_clock,
         inspect: Callable[..., str] = check_arrived,
     ):
         if not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK):
             raise OptionError(f"inbox {folder}: expected a folder that can be read; make it, or name another")
         self.folder = folder.resolve()
         self._looks, self._patience, self._hdu = looks, patience, hdu
-        self._skip, self._clock, self._inspect = skip, clock, inspect
+        self._skip, self._waiting, self._clock, self._inspect = skip, waiting, clock, inspect
         self._watched: dict[Path, _Watched] = {}
         self._dealt: dict[Path, Mark] = {}
 
@@ -202,6 +211,7 @@ class Inbox:
         else:
             # Somebody wrote on while it was read: what was seen may be half of each.
             return Arrived(path, mark, digest, kind) if _same(path, mark) else None
+        watched.since = self._waiting(path, mark, watched.since)
         if self._out_of_patience(watched) and _same(path, mark):
             return Refused(path, mark, watched.problem, _hash(path))
         return None

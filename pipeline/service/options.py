@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -15,9 +16,10 @@ class ServeOptions(Options):
 
     inbox: Path | None = Field(None, description="Folder that is watched; null = only work on what is queued.")
     catalogue: str = Field(
-        "skysift_survey",
+        default_factory=lambda: os.environ.get("SKYSIFT_CATALOGUE") or "skysift_survey",
         min_length=1,
-        description="The survey's catalogue: a folder, sqlite:///FILE or postgresql://USER@HOST/NAME.",
+        description="The survey's catalogue: a folder, sqlite:///FILE or postgresql://USER@HOST/NAME; default: the "
+        "variable SKYSIFT_CATALOGUE, else skysift_survey.",
     )
     output: Path | None = Field(
         None, description="Folder of results, quarantine and logs; null = the catalogue's folder, else skysift_survey."

@@ -67,6 +67,10 @@ class Seen:
                 "PRIMARY KEY (path, size, changed, inode))"
             )
             self._database.execute("CREATE INDEX IF NOT EXISTS file_sha256 ON file (sha256)")
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS waiting (path TEXT PRIMARY KEY, size INTEGER, changed INTEGER, "
+                "inode INTEGER, boot TEXT, since REAL)"
+            )
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -99,6 +103,26 @@ class Seen:
         with self._explained():
             self._database.execute("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
+    def waiting(self, path: Path, mark: Mark, now: float) -> float:
+        """When a file was first seen to be cut short, in this state; now, if it was not.
+
+        Parameters
+        ----------
+        path : Path
+        mark : Mark
+        now : float
+            On the machine's steady clock.
+        """
+        key = (str(path), mark.size, mark.changed, mark.inode, boot_id())
+        with self._explained():
+            row = self._database.execute(
+                "SELECT since FROM waiting WHERE path = ? AND size = ? AND changed = ? AND inode = ? AND boot = ?", key
+            ).fetchone()
+            if row is None:
+                self._database.execute("DELETE FROM waiting WHERE path = ?", key[:1])
+                self._database.execute("INSERT INTO waiting VALUES (?, ?, ?, ?, ?, ?)", (*key, now))
+        return now if row is None else min(row[0], now)
+
     def places(self, sha256: str) -> list[Path]:
         """Where files of this content were seen, oldest first."""
         with self._explained():
@@ -116,3 +140,11 @@ class Seen:
                 (outcome,),
             ).fetchall()
         return [Entry(Path(row[0]), *row[1:]) for row in rows]
+
+
+def boot_id() -> str:
+    """Tells one start of the machine from another."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

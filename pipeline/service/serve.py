@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import os
 import socket
@@ -101,8 +102,9 @@ class Service:
             check_apart(self.options.inbox, self.options.results_folder, self.options.quarantine_folder, home / "logs")
             self._seen = Seen(home / "inbox.db")
             self._inbox = Inbox(
-                self.options.inbox, looks=options.looks, patience=options.patience, skip=self._known, hdu=detect.hdu
-            )
+                self.options.inbox, looks=options.looks, patience=options.patience, skip=self._known,
+                waiting=self._seen.waiting, hdu=detect.hdu,
+            )  # fmt: skip
         elif options.workers == 0:
             raise OptionError("nothing to do: give an inbox to watch, or at least one worker")
         environments = worker_environments(options.workers, detect.engine, detect.device)
@@ -126,13 +128,21 @@ class Service:
         OutputError
             With ``once``, when the catalogue or the folder of results cannot be written; a later call goes on.
         """
-        threads = [threading.Thread(target=self._work, args=(worker,), daemon=True) for worker in self.workers]
+        # Log lines of a worker belong to whatever this thread is doing, such as the run of a flow.
+        threads = [
+            threading.Thread(target=contextvars.copy_context().run, args=(self._work, worker), daemon=True)
+            for worker in self.workers
+        ]
         for worker, thread in zip(self.workers, threads, strict=True):
             # Libraries take seconds to load: they are there when the first file is.
             worker.helper.start()
             thread.start()
         try:
             self._watch()
+        except BaseException:
+            # Such as Prefect's own signal: there is no time for the rest of the queue.
+            self.stop()
+            raise
         finally:
             self._drained.set()
             with self._wake:

@@ -134,6 +134,21 @@ def test_a_stalled_upload_that_goes_on(inbox: Inbox, clock: Clock, skies: list[b
     assert isinstance(look(inbox, 3)[0], Arrived)
 
 
+def test_patience_counts_over_services_that_come_and_go(tmp_path: Path, clock: Clock, skies: list[bytes]) -> None:
+    from pipeline.service.seen import Seen
+
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "sky.fits").write_bytes(skies[0][:9000])
+    seen = Seen(tmp_path / "inbox.db")
+    for clock.now in (0.0, 30.0, 59.0):
+        one = Inbox(tmp_path / "in", looks=2, patience=60.0, clock=clock, waiting=seen.waiting)
+        assert look(one, 3) == [] and one.unsettled == 0
+    clock.now = 61.0
+    one = Inbox(tmp_path / "in", looks=2, patience=60.0, clock=clock, waiting=seen.waiting)
+    assert isinstance(look(one, 3)[0], Refused)
+    seen.close()
+
+
 def test_what_is_no_observation_is_refused_at_once(inbox: Inbox) -> None:
     (inbox.folder / "letter.fits").write_text("Dear Sir or Madam, this is not an image.")
     (found,) = look(inbox, 3)
