@@ -67,9 +67,12 @@ def draw_spectra(count: int, seed: int) -> list[tuple[SimulatedSpectrum, Prepare
     return drawn
 
 
-def search_drawn(model: str, drawn: list[tuple[SimulatedSpectrum, Prepared]], *, threads: int = 1) -> list[Searched]:
+def search_drawn(
+    model: str, drawn: list[tuple[SimulatedSpectrum, Prepared]], *, threads: int = 1, engine: str = "auto",
+    precision: str = "f32",
+) -> list[Searched]:  # fmt: skip
     """Candidates of a detector in simulated spectra, with the truth."""
-    finder, _ = make_spectrum_finder(model, threads=threads)
+    finder, _ = make_spectrum_finder(model, engine=engine, precision=precision, threads=threads)
     searched = []
     results = search_spectra([prepared for _, prepared in drawn], finder, tile=1536)
     for (simulated, _), lines in zip(drawn, results, strict=True):

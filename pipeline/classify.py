@@ -195,7 +195,9 @@ def _load(spec: ClassifierSpec) -> tuple[Any, Any, Any]:
     from models.engines.base import load_engine
 
     module, card = load_weights(spec.model)
-    return module, card, load_engine(spec.engine, module, precision=spec.precision, threads=spec.threads)
+    return module, card, load_engine(
+        spec.engine, module, precision=spec.precision, threads=spec.threads, weights=spec.model
+    )
 
 
 _loading = threading.Lock()

@@ -20,7 +20,7 @@ class ClassifyOptions(Options):
     engine: Literal["auto", "torch", "onnx", "openvino", "tensorrt"] = Field(
         "auto", description="What runs the network; auto picks the fastest that is installed, tensorrt needs a GPU."
     )
-    precision: Literal["f32", "bf16", "fp16"] = Field(
+    precision: Literal["f32", "bf16", "fp16", "int8", "fp8"] = Field(
         "f32", description="Arithmetic of the network: f32, bf16, or fp16 with tensorrt."
     )
     threshold: float | None = Field(

@@ -214,10 +214,11 @@ class DetectOptions(Options):
         description="What runs the network; auto takes the fastest that runs here, and the next where it fails; "
         "tensorrt needs a GPU.",
     )
-    precision: Literal["auto", "f32", "bf16", "fp16"] = Field(
+    precision: Literal["auto", "f32", "bf16", "fp16", "int8", "fp8"] = Field(
         "auto",
-        description="Arithmetic of the network: f32, bf16 where supported, or fp16 on GPUs; auto is f32 unless engine "
-        "auto gains by another in which the model's catalogue was measured to stay the same.",
+        description="Arithmetic of the network: f32, bf16 where supported, int8 of a quantised graph (skysift export), "
+        "or fp16 on GPUs; auto is f32 unless engine auto gains by another in which the model's catalogue was measured "
+        "to stay the same.",
     )
     device: str = Field(
         "auto",

@@ -23,6 +23,7 @@ OWNERS = {
     "onnxscript": ("models/engines", "models/export.py"),
     "onnxruntime": ("models/engines",),
     "openvino": ("models/engines",),
+    "nncf": ("models/engines",),
     "tensorrt": ("models/engines",),
     "tensorrt_rtx": ("models/engines",),
     "dask": ("survey_io", "pipeline/dask_workers.py", "flows/runners.py"),

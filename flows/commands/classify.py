@@ -21,7 +21,7 @@ def classify(
         None, help="Classifier or weights file; see 'skysift models' [default: stellar]."
     ),
     engine: str | None = typer.Option(None, help="auto, torch, onnx, openvino or tensorrt [default: auto]."),
-    precision: str | None = typer.Option(None, help="f32, bf16 or fp16 [default: f32]."),
+    precision: str | None = typer.Option(None, help="f32, bf16, int8, fp16 or fp8 [default: f32]."),
     threshold: float | None = typer.Option(
         None, help="Of classes that may hold together, name those of at least this probability [default: the model's]."
     ),

@@ -28,7 +28,7 @@ def detect(
         None, help="Model name or weights file [default: light; light3d for cubes, lines for spectra]."
     ),
     engine: str | None = typer.Option(None, help="auto, torch, onnx, openvino or tensorrt [default: auto]."),
-    precision: str | None = typer.Option(None, help="auto, f32, bf16 or fp16 [default: auto]."),
+    precision: str | None = typer.Option(None, help="auto, f32, bf16, int8, fp16 or fp8 [default: auto]."),
     device: str | None = typer.Option(None, help="auto, cpu, cuda or a list such as cuda:0,cuda:1 [default: auto]."),
     passes: int | None = typer.Option(
         None, help="1, or 2: look at the reflected data as well, better and slower [default: the model's]."
@@ -147,6 +147,13 @@ def show_outcome(outcome: Outcome) -> None:
     what, found = {1: ("Mchannel", "line"), 3: ("Mvoxel", "source")}.get(ndim, ("Mpix", "source"))
     rate = "" if speed is None else f", {speed / 1e6:.3g} {what}/s"
     print(f"{outcome.path}: {count} {found}{'' if count == 1 else 's'} in {outcome.seconds:.1f} s{rate}")
+    model = result.manifest.get("model", {})
+    if model.get("precision", "f32") != "f32":
+        from models.gates import gate_warning
+
+        warning = gate_warning(model["name"], model["engine"], model["precision"])
+        if warning:
+            print(f"skysift: warning: {warning}", file=sys.stderr, flush=True)
     if ndim != 2:
         for note in result.manifest["input"].get("notes", ()):
             print(f"  note: {note}")

@@ -21,7 +21,7 @@ from survey_io.errors import OptionError
 if TYPE_CHECKING:
     from torch import nn
 
-PRECISIONS = ("f32", "bf16", "fp16")
+PRECISIONS = ("f32", "bf16", "fp16", "int8", "fp8")
 # Fastest first (engines.md: OpenVINO 1.6 times torch, ONNX Runtime between them). TensorRT is run when it is asked for:
 # it comes to the front once its tests have run on cards.
 _PREFERENCE = ("openvino", "onnx", "torch", "tensorrt")
@@ -196,8 +196,9 @@ def engine_precisions(name: str, device: str) -> tuple[str, ...]:
 
 
 def load_engine(
-    name: str, module: nn.Module, *, precision: str = "f32", threads: int = 1, device: str | None = None
-) -> Engine:
+    name: str, module: nn.Module, *, precision: str = "f32", threads: int = 1, device: str | None = None,
+    weights: str = "",
+) -> Engine:  # fmt: skip
     """Make a network ready to run.
 
     Parameters
@@ -209,11 +210,13 @@ def load_engine(
         mode whose batch normalisations are folded into the weights.
     precision : str
         "f32", or "bf16", whose outputs differ by about 1%: faster on an AMD Zen 4, slower on an Intel Xeon whose
-        AMX is out of reach; "fp16" on GPUs.
+        AMX is out of reach; "fp16" on GPUs; or "int8", of a graph that was quantised from named weights.
     threads : int
         Processor cores for all calls together, from however many Python threads they come.
     device : str or None
         "cpu" or "cuda:0"; None: the processor, but for engines of GPUs only.
+    weights : str
+        What the module's weights were loaded by; only a quantised graph is looked for by it.
 
     Returns
     -------
@@ -227,10 +230,14 @@ def load_engine(
     if threads < 1:
         raise OptionError(f"an engine needs at least 1 thread, got {threads}")
     from models.fold import fold_batchnorm
+    from models.quantised import QUANTISED, require_graph
 
     name = resolve_engine(name, precision=precision, device=device)
     device = device or home_device(name)
     where = {"device": device} if _backends[name].on_gpu else {}
+    if precision in QUANTISED:
+        graph = require_graph(weights, name, precision)
+        return _backends[name].build(graph, precision=precision, threads=threads, **where)
     return _backends[name].build(fold_batchnorm(module).float().cpu(), precision=precision, threads=threads, **where)
 
 
@@ -270,9 +277,13 @@ class EngineSpec:
     def load_alone(self) -> Engine:
         """A new engine, without others to go on with."""
         from models.outline import known_graph, remember_graph
+        from models.quantised import QUANTISED, require_graph
 
         name = resolve_engine(self.engine, precision=self.precision, device=self.device)
-        graph = known_graph(self.model) if name == "openvino" else None
+        if self.precision in QUANTISED:
+            graph = require_graph(self.model, name, self.precision)
+        else:
+            graph = known_graph(self.model) if name == "openvino" else None
         if graph is not None:
             return _backends[name].build(graph, precision=self.precision, threads=self.threads)
         from models.weights import load_weights
@@ -289,6 +300,12 @@ class EngineSpec:
             engine = _loaded.pop(self, None)
         if engine is not None:
             engine.close()
+
+
+def forget_engines() -> None:
+    """Drop all of this process's engines: what is loaded next is loaded anew."""
+    for spec in list(_loaded):
+        spec.close()
 
 
 _loaded: dict[EngineSpec, Engine] = {}

@@ -172,8 +172,13 @@ class _Lowering:
             leads = bool(leading.intersection(node.output))
             if leads or node.op_type in _PRODUCTS:
                 leading.update(node.input)
-            floating = bool(self._floats.intersection(node.output))
+            floating = node.op_type == "QuantizeLinear" or bool(self._floats.intersection(node.output))
             if leads and floating and number in begun and node.op_type not in _FULL and node.op_type != "Cast":
+                inner.add(number)
+        # Quantised weights come out of a node of their own, in the precision of what takes them.
+        takers = {name: number for number, node in enumerate(nodes) for name in node.input}
+        for number, node in enumerate(nodes):
+            if node.op_type == "DequantizeLinear" and takers.get(node.output[0]) in inner:
                 inner.add(number)
         return inner
 

@@ -48,7 +48,7 @@ class _Compiled:
     last: int
 
 
-@register_engine("openvino", requires=("openvino",), precisions=("f32", "bf16"))
+@register_engine("openvino", requires=("openvino",), precisions=("f32", "bf16", "int8"))
 class OpenVinoEngine:
     """A graph compiled for the beam and the shapes that come: one image has one of the first and few of the second.
 
@@ -134,7 +134,9 @@ class OpenVinoEngine:
             graph.add_results([openvino.opset13.result(channels_last)])
             first, *others = [port.get_any_name() for port in graph.inputs]
             graph.reshape({first: list(shape), **{name: [shape[0], 4] for name in others}})
-        return compile_graph(graph, precision=self.precision, threads=self.threads)
+        # An ONNX is another engine's, whose numbers are to be shown.
+        low = self.graph.suffix != ".onnx"
+        return compile_graph(graph, precision=self.precision, threads=self.threads, low=low)
 
     def close(self) -> None:
         """See `models.engines.base.Engine`."""
@@ -162,17 +164,22 @@ def _check_precision(precision: str) -> None:
         raise OptionError(f"this processor computes in {', '.join(able)}, not in bf16: use precision f32")
 
 
-def compile_graph(graph: Any, *, precision: str = "f32", threads: int = 1) -> Any:
-    """A model, or the file of one, compiled for the processor, its precision set: the default here would be bf16."""
+def compile_graph(graph: Any, *, precision: str = "f32", threads: int = 1, low: bool = True) -> Any:
+    """A model, or the file of one, compiled for the processor, its precision set: the default here would be bf16.
+
+    What a quantised graph does not compute in 8 bits it computes in float32; with ``low`` false it does so throughout,
+    every number rounded as the graph says: what other libraries' engines are compared by.
+    """
     _check_precision(precision)
     settings = {
-        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_PRECISION_HINT": "f32" if precision == "int8" else precision,
         "INFERENCE_NUM_THREADS": threads,
         # Calls from several Python threads queue for one stream that has all the cores: as fast as a stream
         # per caller, with the memory of one, and a single caller is served as well.
         "NUM_STREAMS": 1,
         # Several worker processes would otherwise sit on the same cores.
         "ENABLE_CPU_PINNING": False,
+        "LP_TRANSFORMS_MODE": low,
     }
     with kept_signal_stack():
         return import_openvino().Core().compile_model(graph, "CPU", settings)

@@ -53,9 +53,12 @@ class PlanKey:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32]
 
 
-def hash_network(module: nn.Module) -> str:
-    """The `PlanKey.weights` of a folded network."""
-    return fingerprint(module, f"opset {mixed.OPSET} {_code()}")
+def hash_network(module: nn.Module, graph: str = "") -> str:
+    """The `PlanKey.weights` of a folded network; with the hash of its graph where more than the weights decides it.
+
+    What a quantised graph was calibrated on is in its scales.
+    """
+    return fingerprint(module, f"opset {mixed.OPSET} {_code()} {graph}".rstrip())
 
 
 @cache

@@ -18,8 +18,8 @@ OPTIONS = {"stem": 4, "width": 4, "wide": 8, "dilations": [1]}
 
 def run_command(model, output, **options):
     """The command's function; what is not given is as on the command line."""
-    unset = dict.fromkeys(("engine", "precision", "target", "batch", "tile"))
-    return command(str(model), output, "onnx", **{**unset, **options})
+    unset = dict.fromkeys(("engine", "precision", "target", "batch", "tile", "sky", "data"))
+    return command(str(model), output, "onnx", **{**unset, "force": False, **options})
 
 
 @pytest.mark.skipif("tensorrt_rtx" not in installed_libraries(), reason="tensorrt_rtx is not installed")
@@ -28,7 +28,7 @@ def test_engine_its_graph_and_its_card(tmp_path, capsys):
     weights = tmp_path / "small.safetensors"
     save_weights(LightDetector(**OPTIONS), Card(model="light", options=OPTIONS, threshold=0.3), weights)
     folder = tmp_path / "for_cards"
-    run_command(weights, folder, engine="tensorrt", target="sm120,SM89", batch="1,2,4", tile="64")
+    run_command(weights, folder, engine="tensorrt", target="sm120,SM89", batch="1,2,4", tile="64", sky=0)
     path = folder / "small_fp16_sm89-sm120.engine"
     assert capsys.readouterr().out.strip() == str(path)
     names = ["small_fp16.onnx", "small_fp16_card.json", path.name, "small_fp16_sm89-sm120.json"]
@@ -44,7 +44,7 @@ def test_engine_its_graph_and_its_card(tmp_path, capsys):
 
 
 def test_options_are_checked():
-    with pytest.raises(OptionError, match="--precision, --target: of engines only, say --engine tensorrt"):
+    with pytest.raises(OptionError, match="--precision, --target: of engines only, say --engine tensorrt or leave"):
         run_command("light", Path("."), precision="fp16", target="sm89")
     for text in ("1,2", "many", "1,2,3,4", "-1"):
         with pytest.raises(OptionError, match=f"--tile '{text}': expected one number, or"):

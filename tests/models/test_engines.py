@@ -136,9 +136,9 @@ def test_module_is_left_as_it_was():
     [
         ("openvion", "f32", "unknown engine 'openvion'.*did you mean 'openvino'"),
         ("onnx", "bf16", "computes in f32, not bf16: use engine openvino or torch"),
-        ("torch", "f16", "expected one of f32, bf16, fp16; did you mean 'fp16'"),
+        ("torch", "f16", "expected one of f32, bf16, fp16, int8, fp8; did you mean 'fp16'"),
         ("torch", "fp16", "'torch' computes in f32, bf16, not fp16"),
-        ("auto", "int3", "expected one of f32, bf16, fp16$"),
+        ("auto", "int3", "expected one of f32, bf16, fp16, int8, fp8$"),
     ],
 )
 def test_what_cannot_be_done_is_said(net, engine, precision, message):

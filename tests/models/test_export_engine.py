@@ -29,7 +29,7 @@ def weights(tmp_path):
 @needs_rtx
 @pytest.mark.skipif(has_gpu(), reason="without a target the engine is for the GPU here")
 def test_without_a_target_the_engine_is_for_every_rtx_card(weights, tmp_path):
-    path = export_engine(weights, tmp_path / "out", precision="bf16", batch=(1, 2, 4), tile=(64, 64, 128))
+    path = export_engine(weights, tmp_path / "out", precision="bf16", batch=(1, 2, 4), tile=(64, 64, 128)).path
     assert path.name == "small_bf16_portable.engine"
     told = json.loads(path.with_suffix(".json").read_text())
     assert told["bytes"] == path.stat().st_size and told["profiles"][0]["shapes"][1][1:] == [[1, 4], [2, 4], [4, 4]]
@@ -42,7 +42,7 @@ def test_what_cannot_be_built_is_said_and_leaves_nothing(weights, tmp_path):
     folder = tmp_path / "new"
     for options, message in [
         ({"engine": "tensort"}, "unknown engine to export 'tensort'.*did you mean 'tensorrt'"),
-        ({"precision": "int3"}, "precision 'int3': expected one of f32, bf16, fp16"),
+        ({"precision": "int3"}, "precision 'int3': expected one of f32, bf16, fp16, int8, fp8"),
         ({"targets": ["sm90"]}, "target 'sm90'.*build for data-centre GPUs with tensorrt on that GPU"),
         ({"targets": ["sm89"], "batch": (4, 2, 1)}, "profile of input 'snr'"),
     ]:
