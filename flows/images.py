@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from pipeline.detect import DetectResult
     from pipeline.options import DetectOptions
 
-# Missing pieces that a message names.
-SHOWN = 3
 logger = logging.getLogger("skysift")
 
 
@@ -56,19 +54,13 @@ class Outcome:
 
     @property
     def missing(self) -> str | None:
-        lost = [] if self.result is None else self.result.manifest.get("missing", [])
-        if not lost:
+        from pipeline.runs import describe_missing
+
+        lost = None if self.result is None else describe_missing(self.result.manifest)
+        if lost is None:
             return None
-        return (
-            f"{self.path}: incomplete, {len(lost)} piece{'' if len(lost) == 1 else 's'} could not be done: "
-            f"{'; '.join(_place(one) for one in lost[:SHOWN])}{'; ...' if len(lost) > SHOWN else ''}; all are in "
-            f"{self.result.files['manifest'].name}; the same command tries them again"
-        )
-
-
-def _place(lost: dict[str, Any]) -> str:
-    where = ", ".join(f"{axis} {low}:{high}" for one in lost.get("pixels", ())[:1] for axis, (low, high) in one.items())
-    return f"{lost['stage']} {where or lost['piece']} ({lost['reason']})"
+        manifest = self.result.files["manifest"].name
+        return f"{self.path}: {lost}; all are in {manifest}; the same command tries them again"
 
 
 def detect_one(

@@ -20,7 +20,7 @@ from distributed.scheduler import KilledWorker
 
 from pipeline.ledger import Arrays
 from pipeline.local_workers import WINDOW_PER_WORKER, Answer, Lost, Piece
-from survey_io.errors import OptionError, SkysiftError
+from survey_io.errors import OptionError, WorkError
 
 # Pieces under way at least: an adaptive cluster starts workers for the work that it sees waiting. Dask keeps what its
 # workers have no room for on the scheduler, where a dying worker does not take it along.
@@ -50,7 +50,7 @@ def _perform(function: Callable[..., Arrays], token: str, arguments: tuple) -> A
     """On a worker: one piece."""
     plugin = get_worker().plugins.get(token)
     if plugin is None:
-        raise SkysiftError("a Dask worker did not receive what its pieces need: restart the cluster's workers")
+        raise WorkError("a Dask worker did not receive what its pieces need: restart the cluster's workers")
     return function(*plugin.inputs, *arguments)
 
 
@@ -75,7 +75,7 @@ class DaskWorkers:
 
         Raises
         ------
-        SkysiftError, OptionError
+        WorkError, OptionError
         """
         deadline = time.monotonic() + min(_patience(), CONNECT_SECONDS)
         while True:
@@ -84,7 +84,7 @@ class DaskWorkers:
             if able or (workers and time.monotonic() > deadline - 0.8 * CONNECT_SECONDS):
                 break
             if time.monotonic() > deadline:
-                raise SkysiftError("the Dask cluster has no workers: start some, or leave --cluster out")
+                raise WorkError("the Dask cluster has no workers: start some, or leave --cluster out")
             time.sleep(0.1)
         if not able:
             wanted = ", ".join(f"{name}={amount:g}" for name, amount in self.resources.items())
@@ -165,7 +165,7 @@ class DaskWorkers:
                     if any(_offers(one.get("resources", {}), resources) for one in workers):
                         alive = now
             if now - alive > _patience():
-                raise SkysiftError(
+                raise WorkError(
                     f"the Dask cluster has had no worker for {_patience():.0f} s: see to its workers, then run the "
                     "same command again; what was done is kept"
                 )
@@ -177,7 +177,7 @@ class DaskWorkers:
         while self.client.status == "connecting" and time.monotonic() < deadline:
             time.sleep(0.1)
         if self.client.status != "running":
-            raise SkysiftError(
+            raise WorkError(
                 "the Dask scheduler went away and did not come back: start it and its workers, then run the same "
                 "command again; what was done is kept"
             )
@@ -231,13 +231,13 @@ def remote_workers(address: str, resources: Mapping[str, float] | None = None) -
 
     Raises
     ------
-    SkysiftError
+    WorkError
         When no scheduler answers, it has no workers, or none offers the resources.
     """
     try:
         client = Client(address, set_as_default=False, timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:
-        raise SkysiftError(f"cluster {address}: no Dask scheduler answers there ({error}); start it first") from None
+        raise WorkError(f"cluster {address}: no Dask scheduler answers there ({error}); start it first") from None
     with client:
         workers = DaskWorkers(client, resources)
         workers.require()

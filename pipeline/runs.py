@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 
 DEFAULT_THRESHOLD = 0.5
+# Missing pieces that a message names; the manifest has all of them.
+SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,22 @@ def open_client(options: DetectOptions, pieces: int) -> Iterator[tuple[Any, int]
 def missing_of(ledger: Ledger) -> dict[str, Any]:
     """For the manifest: whether all was done, and what was not."""
     return {"complete": not ledger.missing, "missing": list(ledger.missing)}
+
+
+def describe_missing(manifest: dict[str, Any]) -> str | None:
+    """One line on what a run could not do, from its manifest; None when its catalogue is complete."""
+    lost = manifest.get("missing") or []
+    if not lost:
+        return None
+    return (
+        f"incomplete, {len(lost)} piece{'' if len(lost) == 1 else 's'} could not be done: "
+        f"{'; '.join(_place(one) for one in lost[:SHOWN])}{'; ...' if len(lost) > SHOWN else ''}"
+    )
+
+
+def _place(lost: dict[str, Any]) -> str:
+    where = ", ".join(f"{axis} {low}:{high}" for one in lost.get("pixels", ())[:1] for axis, (low, high) in one.items())
+    return f"{lost['stage']} {where or lost['piece']} ({lost['reason']})"
 
 
 def pixel_ranges(window: tuple[slice, ...], axes: str, factor: int = 1) -> dict[str, list[int]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.ledger import Arrays, Ledger
 from pipeline.local_workers import Here, Lost, Piece
-from survey_io.errors import SkysiftError
+from survey_io.errors import WorkError
 
 
 def run_stage(
@@ -53,7 +53,7 @@ def run_stage(
 
     Raises
     ------
-    SkysiftError
+    WorkError
         When more than the share could not be done. What was done is kept.
     """
     finished = ledger.done(stage)
@@ -89,9 +89,9 @@ def run_stage(
         ledger.missing.append({"stage": stage, "piece": number, "reason": reason, **place})
 
 
-def _too_many(stage: str, lost: list[tuple[Piece, str]], total: int) -> SkysiftError:
+def _too_many(stage: str, lost: list[tuple[Piece, str]], total: int) -> WorkError:
     (number, _), reason = lost[0]
-    return SkysiftError(
+    return WorkError(
         f"{stage}: {len(lost)} of {total} pieces could not be done (piece {number}: {reason}); give workers more "
         "memory or use smaller tiles (--tile, --cube-tile), then run again: what was done is kept",
         stage=stage, missing=[piece[0] for piece, _ in lost], total=total,

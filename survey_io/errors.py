@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["IncompleteError", "InputError", "OptionError", "OutputError", "SkysiftError"]
+__all__ = ["IncompleteError", "InputError", "OptionError", "OutputError", "SkysiftError", "WorkError"]
 
 
 class SkysiftError(Exception):
@@ -35,6 +35,13 @@ class SkysiftError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # Exception pickles only its positional arguments, and errors travel between Dask workers.
         return _rebuild, (type(self), self.message, self.fields)
+
+
+class WorkError(SkysiftError):
+    """Work that could not be done this time (workers died, or a scheduler) though the input is good.
+
+    What was done is kept, and the same call goes on with it.
+    """
 
 
 class InputError(SkysiftError):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pipeline.options import DetectOptions
-from survey_io.errors import InputError, OptionError, OutputError, SkysiftError
+from survey_io.errors import InputError, OptionError, OutputError, SkysiftError, WorkError
 
 if TYPE_CHECKING:
     from pipeline.classify import ClassifyResult
@@ -56,7 +56,7 @@ class Answer:
         None where it failed.
     kind : str
         "done", or what was wrong: "input", "option", "output", "system" (the file could not be read), "memory",
-        "defect", "lost" (the helper died), "timeout".
+        "work" (pieces or workers were lost), "defect", "lost" (the helper died), "timeout".
     error : str or None
         One line.
     seconds : float
@@ -258,7 +258,7 @@ def _attempt(job: Job) -> tuple[DetectResult | ClassifyResult | None, str, str |
             return detect(job.path, job.options), "done", None
         return _classify(job), "done", None
     except SkysiftError as error:
-        kinds = {InputError: "input", OptionError: "option", OutputError: "output"}
+        kinds = {InputError: "input", OptionError: "option", OutputError: "output", WorkError: "work"}
         return None, next((word for kind, word in kinds.items() if isinstance(error, kind)), "defect"), error.message
     except MemoryError as error:
         return None, "memory", f"{job.path}: not enough memory: {error}"

@@ -66,6 +66,16 @@ def publish(result: AnyResult, staging: Path, results: Path, name: str, *, known
     return replace(result, files=moved)
 
 
+def keep_ledger(target: Path, staging: Path) -> None:
+    """Take what is done of an incomplete run from its results back to where the next try goes on with it."""
+    try:
+        for ledger in target.glob(".*.ledger*"):
+            staging.mkdir(exist_ok=True)
+            os.rename(ledger, staging / ledger.name)
+    except OSError as error:
+        raise OutputError(f"{staging}: cannot be written ({error.strerror or error})") from None
+
+
 def forget(staging: Path) -> None:
     """Remove what an observation that failed for good has left."""
     shutil.rmtree(staging, ignore_errors=True)

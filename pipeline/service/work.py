@@ -14,6 +14,7 @@ from pipeline import metrics
 from pipeline.classify_options import ClassifyOptions
 from pipeline.journal import observation_context
 from pipeline.options import DetectOptions
+from pipeline.runs import describe_missing
 from pipeline.service import results
 from pipeline.service.helper import Answer, Helper, Job
 from pipeline.service.options import ServeOptions
@@ -26,7 +27,7 @@ T = TypeVar("T")
 # Seconds between two signs of life; the catalogue gives an observation to another worker after 60 s without.
 BEAT = 10.0
 # Failures after which the same work may succeed. What is wrong with the input, or with skysift, stays wrong.
-_PASSING = ("lost", "memory", "system")
+_PASSING = ("lost", "memory", "system", "work")
 # State, id of the run, rows, folder of results, error: as `Done`.
 Ending = tuple[str, int | None, int, Path | None, str | None]
 
@@ -148,9 +149,13 @@ class Worker:
                     results.forget(staging)
                     error = f"{path}: changed while it was processed; its new content is an observation of its own"
                     return self._failed(claimed, error, "changed")
-                answer = self._publish(claimed, answer, staging, name)
+                lacking = describe_missing(answer.result.manifest)
+                if lacking is not None and claimed["attempts"] + attempt - 1 < self._options.attempts:
+                    answer = Answer(None, "work", f"{path}: {lacking}", answer.seconds)
+                else:
+                    answer = self._publish(claimed, answer, staging, name)
             if answer.result is not None:
-                return self._record(claimed, answer)
+                return self._record(claimed, answer, staging)
             number = claimed["attempts"] + attempt - 1
             logger.warning("%s (try %d)", answer.error, number, extra={"failure": answer.kind})
             metrics.observation_failed(answer.kind)
@@ -158,7 +163,7 @@ class Worker:
                 return self._quarantined(claimed, path, staging, answer)
             tries = attempt if answer.kind == "output" else number
             if answer.kind not in (*_PASSING, "output") or tries >= self._options.attempts:
-                if answer.kind != "timeout":
+                if answer.kind not in ("timeout", "work"):
                     results.forget(staging)
                 return self._failed(claimed, answer.error or answer.kind, answer.kind)
             metrics.observation_retried()
@@ -227,7 +232,7 @@ class Worker:
         except OutputError as error:
             return Answer(None, "output", error.message, answer.seconds)
 
-    def _record(self, claimed: dict[str, Any], answer: Answer) -> Ending:
+    def _record(self, claimed: dict[str, Any], answer: Answer, staging: Path) -> Ending:
         result = answer.result
         assert result is not None
         target = result.files["manifest"].parent
@@ -241,6 +246,11 @@ class Worker:
         if kept != target and kept.is_dir():
             # The same run was recorded before, of this or by another worker: one folder is enough.
             results.forget(target)
+        lacking = describe_missing(result.manifest)
+        if lacking is not None:
+            results.keep_ledger(target, staging)
+            metrics.observation_failed("work")
+            return "failed", run, len(result.table), kept, f"{claimed['path']}: {lacking}; all are in its manifest"
         if not self._patiently(lambda: self._store.finish(claimed["id"], self.name)):
             logger.warning("recorded, though another worker had taken it over meanwhile")
         metrics.observation_done(result.manifest, answer.seconds)

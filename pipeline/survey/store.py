@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from astropy.table import Table
 from sqlalchemy import Connection
 
-from pipeline.runs import file_hash
+from pipeline.runs import describe_missing, file_hash
 from survey_io.errors import InputError, OptionError
 
 from .associate import associate
@@ -34,7 +34,7 @@ __all__ = ["SurveyStore", "open_store", "run_key"]
 # Seconds to wait at the opening for a database that is away: a wrong address is said soon.
 _OPENING = 8.0
 # Options that say where and how a run works, not what comes of it.
-_NOT_IN_KEY = {"output", "workers", "cluster", "formats", "fresh", "products", "pictures"}
+_NOT_IN_KEY = {"output", "workers", "cluster", "resources", "max_missing", "formats", "fresh", "products", "pictures"}
 
 
 def open_store(url: str | Path | None = None, *, create: bool = True, patience: float = 30.0) -> SurveyStore:
@@ -101,7 +101,8 @@ class SurveyStore(Retention):
         """Record a finished run and its catalogue in one transaction; it supersedes the observation's former run.
 
         Its observation is added when it is new, and is done. A run that is there already (the same input, weights,
-        options and version) is left as it is, current or not.
+        options and version) is left as it is, current or not. A run that lacks pieces is recorded as incomplete unless
+        the complete one is there, which supersedes it when it comes; its observation is failed, with what is missing.
 
         Parameters
         ----------
@@ -139,11 +140,15 @@ class SurveyStore(Retention):
         version = str((manifest.get("versions") or {}).get("skysift", ""))
         kind = catalogue_kind(table, manifest)
         rows = table_to_rows(table, kind)
+        whole = key = run_key(digest, model.get("sha256"), options, version)
+        lacking = describe_missing(manifest)
+        if lacking is not None:
+            key = run_key(digest, model.get("sha256"), options | {"missing": manifest["missing"]}, version)
         values = {
-            "uid": uid or str(uuid.uuid4()),
-            "key": run_key(digest, model.get("sha256"), options, version),
+            "uid": uid or str(uuid.uuid4()), "key": key,
             "model": model.get("name"), "weights_sha256": model.get("sha256") or "", "options": options,
-            "skysift_version": version, "engine": model.get("engine"), "state": "done", "rows": len(table),
+            "skysift_version": version, "engine": model.get("engine"), "state": "incomplete" if lacking else "done",
+            "rows": len(table),
             "output": output, "flux_unit": rows.flux_unit, "catalogue": rows.catalogue, "manifest": manifest,
             "current": True,
         }  # fmt: skip
@@ -152,15 +157,18 @@ class SurveyStore(Retention):
 
         def work(connection: Connection) -> int:
             seen, _ = self._observe(connection, file, digest, kind=kind, size=size, state="done")
-            known = connection.execute(sa.select(run.c.id).where(run.c.key == values["key"])).scalar()
+            there = dict(connection.execute(sa.select(run.c.key, run.c.id).where(run.c.key.in_({whole, key}))).all())
+            known = there.get(whole, there.get(key))
+            short = lacking is not None and whole not in there
             if known is None:
                 self._set_current(connection, seen, None)
                 added = sa.insert(run).values(observation_id=seen, recorded=self.time(), **values)
                 known = connection.execute(added.returning(run.c.id)).scalar_one()
                 insert(connection, "source", _complete(rows.data, known, seen))
                 associate(connection, seen)
-            done = {"state": "done", "error": None, "worker": None, "kind": kind, "bytes": size or observation.c.bytes}
-            connection.execute(sa.update(observation).where(observation.c.id == seen).values(**done))
+            ending = {"state": "failed", "error": lacking} if short else {"state": "done", "error": None}
+            ending |= {"worker": None, "kind": kind, "bytes": size or observation.c.bytes}
+            connection.execute(sa.update(observation).where(observation.c.id == seen).values(**ending))
             return known
 
         return self.write(work)

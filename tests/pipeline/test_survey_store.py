@@ -124,6 +124,21 @@ def test_reprocessing_supersedes_and_keeps(store: SurveyStore) -> None:
         store.make_current(99)
 
 
+def test_a_complete_run_supersedes_one_that_lacks_pieces_and_never_the_other_way(store: SurveyStore) -> None:
+    lost = {"stage": "detect", "piece": 3, "reason": "out of memory", "pixels": [{"y": [0, 64], "x": [64, 128]}]}
+    short = manifest() | {"complete": False, "missing": [lost]}
+    first = store.record(short, image_table(5))
+    (observation,) = store.observations()
+    assert observation["state"] == "failed" and "detect y 0:64, x 64:128 (out of memory)" in observation["error"]
+    assert store.run(first)["state"] == "incomplete" and store.counts()["current_sources"] == 5
+    assert store.record(short, image_table(5)) == first
+    whole = store.record(manifest() | {"complete": True, "missing": []}, image_table(9))
+    assert whole != first and store.run(whole)["state"] == "done" and store.counts()["current_sources"] == 9
+    assert store.observations()[0]["state"] == "done" and store.observations()[0]["error"] is None
+    assert store.record(short, image_table(5)) == whole
+    assert store.observations()[0]["state"] == "done" and store.counts()["current_sources"] == 9
+
+
 def test_provenance_leads_back_to_file_weights_options_and_run(store: SurveyStore) -> None:
     old = store.record(manifest(threshold=0.7), image_table(2), output="/data/out")
     row = int(store.cone(53, -27.8, 5)["id"][0])
