@@ -51,7 +51,7 @@ def watch(
     Returns
     -------
     State
-        Failed when an observation failed or was put aside; its data are the `Tally`.
+        Its data are the `Tally`. Failed when an observation failed or was put aside: an error that holds it.
     """
     try:
         tally = look_once(
@@ -63,7 +63,9 @@ def watch(
     report_tally(tally)
     bad = tally.failed + tally.quarantined + tally.refused
     if bad:
-        return Failed(message=f"{bad} files failed or were put aside, {tally.done} done", data=tally)
+        # Of a state that failed Prefect wants an error as its data.
+        error = SkysiftError(f"{bad} files failed or were put aside, {tally.done} done", tally=tally)
+        return Failed(message=error.message, data=error)
     return Completed(message=f"{tally.arrived} arrived, {tally.done} done", data=tally)
 
 
