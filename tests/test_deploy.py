@@ -49,7 +49,9 @@ def test_deployments_name_flows(entry: dict) -> None:
     assert "flow" in decorators, f"{entry['entrypoint']} is not a flow"
     assert f"prefect work-pool create --type process {entry['work_pool']['name']}\n" in RUN_BOOK
     known = {argument.arg for argument in functions[name].args.args}
-    for values in [entry.get("parameters", {}), *(one["parameters"] for one in entry.get("schedules", ()))]:
+    schedules = [one.get("parameters", {}) for one in entry.get("schedules", ())]
+    triggers = [one["parameters"] for one in entry.get("triggers", ())]
+    for values in [entry.get("parameters", {}), *schedules, *triggers]:
         assert set(values) <= known, f"{name} takes {known}"
         assert values.get("recipe", "light") in recipe_names()
 
@@ -59,8 +61,25 @@ def recipe_names() -> set[str]:
 
 
 def test_schedules_are_examples_until_they_are_started() -> None:
-    schedules = [one for entry in PREFECT["deployments"] for one in entry.get("schedules", ())]
-    assert schedules and not any(one["active"] for one in schedules)
+    active = {entry["name"]: [one["active"] for one in entry.get("schedules", ())] for entry in PREFECT["deployments"]}
+    assert active.pop("watch") == [True]
+    assert {"detect", "classify", "train", "evaluate"} <= {name for name, found in active.items() if found}
+    assert not any(any(found) for found in active.values())
+
+
+def test_what_fails_is_told_but_for_the_telling_itself() -> None:
+    tagged = {entry["name"] for entry in PREFECT["deployments"] if "skysift" in entry.get("tags", ())}
+    assert tagged == {entry["name"] for entry in PREFECT["deployments"]} - {"notify"}
+    (watch,) = (entry for entry in PREFECT["deployments"] if entry["name"] == "watch")
+    assert watch["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+
+
+def test_automations_are_what_prefect_takes() -> None:
+    from prefect.events.schemas.automations import AutomationCore
+
+    assert "prefect automation create --from-file deploy/automations.yaml\n" in RUN_BOOK
+    automations = yaml.safe_load((ROOT / "deploy" / "automations.yaml").read_text(encoding="utf-8"))["automations"]
+    assert [AutomationCore.model_validate(one).actions[0].type for one in automations] == ["change-flow-run-state"]
 
 
 @pytest.mark.parametrize("script", BATCH, ids=lambda path: path.name)

@@ -18,7 +18,8 @@ def serve(
         None, metavar="DIR", help="Folder that is watched, with its subfolders [default: none, work on the queue only]."
     ),
     catalogue: str | None = typer.Option(
-        None, metavar="URL", help="The survey's catalogue: a folder, or postgresql://... [default: $SKYSIFT_CATALOGUE, else skysift_survey]."
+        None, metavar="URL",
+        help="Survey's catalogue: a folder, or postgresql://... [default: $SKYSIFT_CATALOGUE, else skysift_survey].",
     ),
     output: Path | None = typer.Option(
         None, "-o", "--output", help="Folder for results, quarantine and logs [default: the catalogue's folder]."
