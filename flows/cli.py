@@ -145,7 +145,9 @@ def _explain(error: Exception) -> int:
 
 
 def _complain(message: str, *, kind: str = "error: ") -> None:
-    print(f"skysift: {kind}{message}", file=sys.stderr, flush=True)
+    from survey_io.names import printable
+
+    print(f"skysift: {kind}{printable(message)}", file=sys.stderr, flush=True)
 
 
 class _OneLine(logging.Formatter):
@@ -153,7 +155,9 @@ class _OneLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return ``skysift: level: message``."""
-        return f"skysift: {record.levelname.lower()}: {' '.join(record.getMessage().split())}"
+        from survey_io.names import printable
+
+        return f"skysift: {record.levelname.lower()}: {printable(' '.join(record.getMessage().split()))}"
 
 
 def _set_up_messages() -> None:

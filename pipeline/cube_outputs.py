@@ -13,6 +13,7 @@ from pipeline.options import DetectOptions
 from pipeline.outputs import ENDINGS, finish_run
 from survey_io.catalogue import write_catalogue, write_regions
 from survey_io.cube import Cube
+from survey_io.names import printable
 from survey_io.sdc2 import write_sdc2
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def write_cube_outputs(
     stem, files, table, manifest = cube.stem, {}, result.table, result.manifest
     inputs = [cube.path, *([options.primary_beam] if options.primary_beam else [])]
     parameters = {
-        "CUBE": cube.path.name, "MODEL": options.model, "MODELSHA": manifest["model"]["sha256"][:16],
+        "CUBE": printable(cube.path.name), "MODEL": options.model, "MODELSHA": manifest["model"]["sha256"][:16],
         "PTHRESH": manifest["model"]["threshold"], "SKYSIFT": manifest["versions"]["skysift"],
     }  # fmt: skip
     with clock.stage("write"):

@@ -16,6 +16,7 @@ from matplotlib.patheffects import withStroke
 from scipy.ndimage import map_coordinates
 
 from pipeline.drawing import DPI, INK, MUTED, PAPER, save_figure
+from survey_io.names import printable
 from survey_io.quiet import quiet
 
 if TYPE_CHECKING:
@@ -316,7 +317,7 @@ def _head(figure: Figure, cubelet: Cubelet, source: Source) -> None:
     options = {"va": "center", "parse_math": False}
     title = f"{source.number}   {row['name']}"
     figure.text(0.055, 0.965, title, color=INK, fontsize=15, weight="bold", **options)
-    texts = [f"{cubelet.cube.path.name}", f"S/N {float(row['snr']):.1f}", f"p_real {float(row['p_real']):.2f}"]
+    texts = [printable(cubelet.cube.path.name), f"S/N {float(row['snr']):.1f}", f"p_real {float(row['p_real']):.2f}"]
     flux = float(row["line_flux_kms"])
     if np.isfinite(flux):
         texts += [

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Rectangle
 
 from pipeline.drawing import CERTAINTY, DPI, INK, MUTED, PAPER, draw_certainty_bar, save_figure
+from survey_io.names import printable
 
 if TYPE_CHECKING:
     from survey_io.cube import Cube
@@ -105,6 +106,6 @@ def write_cube_quicklook(
     if len(table):
         draw_certainty_bar(figure, figure.add_axes((0.925, 0.09, 0.012, 0.80)), "p_real", 10)
     count = len(table)
-    caption = f"{cube.path.name}   {nchan} x {ny} x {nx}   {count} source{'' if count == 1 else 's'}"
+    caption = f"{printable(cube.path.name)}   {nchan} x {ny} x {nx}   {count} source{'' if count == 1 else 's'}"
     figure.text(0.07, 0.95, caption, fontsize=13, color=INK)
     return save_figure(figure, Path(path))

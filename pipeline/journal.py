@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import Any
 
 from survey_io.errors import OptionError, OutputError, SkysiftError
+from survey_io.names import printable as printable
 
 LOGGERS = ("skysift", "survey_io", "models", "pipeline", "flows")
 FILE = "skysift.jsonl"
@@ -69,15 +70,6 @@ def observation_context(
 def current_context() -> dict[str, Any]:
     """The ids that a line would carry now."""
     return dict(_context.get())
-
-
-def printable(text: str) -> str:
-    """A text that cannot end its line or steer a terminal: what does not print stands as its escape.
-
-    Names of files and values of headers come from others: line breaks would forge lines, and escape codes or marks of
-    direction would change what is read.
-    """
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
 class JsonLines(logging.Formatter):

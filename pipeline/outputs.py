@@ -16,6 +16,7 @@ from astropy.table import Table
 from pipeline.options import DetectOptions
 from survey_io import Observation, OutputError
 from survey_io.catalogue import write_catalogue, write_regions, write_sdc1
+from survey_io.names import printable
 
 ENDINGS = {
     "fits": "_cat.fits", "votable": "_cat.vot", "parquet": "_cat.parquet", "ecsv": "_cat.ecsv", "csv": "_cat.csv",
@@ -59,7 +60,7 @@ def write_outputs(
     stem, files = observation.stem, {}
     inputs = [observation.path, *([options.primary_beam] if options.primary_beam else [])]
     parameters = {
-        "IMAGE": observation.path.name, "MODEL": options.model, "MODELSHA": manifest["model"]["sha256"][:16],
+        "IMAGE": printable(observation.path.name), "MODEL": options.model, "MODELSHA": manifest["model"]["sha256"][:16],
         "PTHRESH": manifest["model"]["threshold"], "SKYSIFT": manifest["versions"]["skysift"],
     }  # fmt: skip
     with clock.stage("write"):

@@ -32,6 +32,7 @@ from pipeline.drawing import (
     show_image,
     write_text,
 )
+from survey_io.names import printable
 from survey_io.observation import Observation
 
 
@@ -124,7 +125,7 @@ def write_quicklook(
     if len(marks["x"]):
         draw_certainty_bar(figure, figure.add_axes(page.bar), marks["label"], font)
     caption = _caption(observation, table, noise, drawn)
-    page.head(title or observation.path.name, caption)
+    page.head(printable(title or observation.path.name), caption)
     return save_figure(figure, path)
 
 
@@ -203,7 +204,7 @@ def write_prediction_picture(
         shown = np.nan_to_num(np.asarray(probability, dtype=float))
         axes[1].imshow(shown, origin="lower", extent=extent, cmap="magma", vmin=0, vmax=1, aspect="auto")
     draw_certainty_bar(figure, bar, "score", 9)
-    note = f"{title}   " if title else ""
+    note = f"{printable(title)}   " if title else ""
     note += f"true sources: {x.size:,} (dotted)   detections: {found['x'].size:,} (coloured by score)"
     figure.text(0.012, 0.965, note, color=INK, fontsize=11, va="center")
     return save_figure(figure, Path(path))

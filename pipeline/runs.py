@@ -19,7 +19,7 @@ from pipeline.journal import observation_context
 from pipeline.ledger import Ledger
 from pipeline.local_workers import Threads, local_workers
 from pipeline.options import DetectOptions
-from survey_io import Observation, OptionError
+from survey_io import InputError, Observation, OptionError
 
 if TYPE_CHECKING:
     from survey_io.cube import Cube
@@ -103,6 +103,12 @@ def open_ledger(output: Path, file: Path, stem: str, options: DetectOptions) -> 
         "version": version("skysift"),
     }
     path = output / f".{stem}_skysift.ledger"
+    # SQLite adds four characters; a file's name has at most 255 bytes on the file systems that there are.
+    if len(os.fsencode(path.name)) > 251:
+        raise InputError(
+            f"{file}: expected a file name of at most {251 - len('._skysift.ledger')} bytes before its ending, since "
+            "the results get longer ones; rename it"
+        )
     if options.fresh:
         for suffix in ("", "-wal", "-shm"):
             Path(f"{path}{suffix}").unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from pipeline.options import DetectOptions
 from pipeline.outputs import ENDINGS, finish_run
 from pipeline.spectrum_quicklook import write_spectrum_quicklook
 from survey_io.catalogue import write_catalogue
-from survey_io.names import file_stem
+from survey_io.names import file_stem, printable
 
 if TYPE_CHECKING:
     from pipeline.detect_spectrum import SpectrumAnalysis
@@ -22,7 +22,7 @@ def write_spectrum_outputs(
     """Write everything that was asked for; returns the files by kind and the completed manifest."""
     stem, files, table, manifest = file_stem(path), {}, result.table, result.manifest
     parameters = {
-        "SPECTRUM": path.name, "MODEL": options.model, "MODELSHA": manifest["model"]["sha256"][:16],
+        "SPECTRUM": printable(path.name), "MODEL": options.model, "MODELSHA": manifest["model"]["sha256"][:16],
         "PTHRESH": manifest["model"]["threshold"], "SKYSIFT": manifest["versions"]["skysift"],
     }  # fmt: skip
     with clock.stage("write"):

@@ -14,6 +14,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from pipeline.drawing import CERTAINTY, DPI, INK, MUTED, PAPER, draw_certainty_bar, save_figure
+from survey_io.names import printable
 
 if TYPE_CHECKING:
     from pipeline.spectrum_lines import Prepared
@@ -65,7 +66,8 @@ def write_spectrum_quicklook(prepared: list[Prepared], table: Table, path: str |
     if len(table):
         draw_certainty_bar(figure, figure.add_axes((0.945, 0.45 / high, 0.01, (high - 1.4) / high)), "p_real", 10)
     count, more = len(table), len(prepared) - len(shown)
-    caption = f"{title}   {count} line{'' if count == 1 else 's'}" + (f"   ({more} more spectra)" if more else "")
+    rest = f"   ({more} more spectra)" if more else ""
+    caption = f"{printable(title)}   {count} line{'' if count == 1 else 's'}{rest}"
     figure.text(0.06, 1 - 0.45 / high, caption, fontsize=13, color=INK, parse_math=False)
     return save_figure(figure, Path(path))
 
@@ -140,7 +142,7 @@ def _draw_spectrum(axis: Axes, one: Prepared, rows: Table, *, label: bool) -> No
     axis.set_xlabel(_axis_label(spectrum.unit))
     axis.set_ylabel(spectrum.flux_unit.to_string() or "flux")
     if label:
-        axis.set_title(spectrum.name, loc="left", fontsize=9, color=MUTED, parse_math=False)
+        axis.set_title(printable(spectrum.name), loc="left", fontsize=9, color=MUTED, parse_math=False)
     _style(axis)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .names import printable
+
 __all__ = ["IncompleteError", "InputError", "OptionError", "OutputError", "SkysiftError", "WorkError"]
 
 
@@ -13,7 +15,8 @@ class SkysiftError(Exception):
     Parameters
     ----------
     message : str
-        What was expected, what came and what to do. Line breaks are folded into spaces.
+        What was expected, what came and what to do. Line breaks are folded into spaces,
+        and what does not print, as in the names of some files, stands as its escape.
     **fields
         The numbers behind the message (file, shape, unit, ...), for logs and flows.
 
@@ -28,7 +31,7 @@ class SkysiftError(Exception):
     exit_status = 1
 
     def __init__(self, message: str, **fields: Any) -> None:
-        self.message = " ".join(str(message).split())
+        self.message = printable(" ".join(str(message).split()))
         self.fields = fields
         super().__init__(self.message)
 

@@ -1,11 +1,11 @@
-"""What the results of a file are called."""
+"""What the results of a file are called, and how its name is shown."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-__all__ = ["file_stem"]
+__all__ = ["file_stem", "printable"]
 
 # Compression first, then what lies within.
 _ENDINGS = (
@@ -23,3 +23,12 @@ def file_stem(path: str | os.PathLike[str]) -> str:
                 stem = stem[: -len(ending)]
                 break
     return stem
+
+
+def printable(text: str) -> str:
+    """A text that cannot end its line or steer a terminal: what does not print stands as its escape.
+
+    Names of files and values of headers come from others: line breaks would forge lines, escape codes and marks of
+    direction would change what is read, and bytes that are not UTF-8 cannot be written at all.
+    """
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)

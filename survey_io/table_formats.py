@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -37,6 +38,9 @@ _VOTABLE_TYPES = {
     "f8": "double",
 }
 _ROWS_PER_BLOCK = 30_000
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# Texts that a spreadsheet takes for a formula, which may run a command; a number with its sign is none.
+_FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d .:+-]*$)")
 
 
 def _plain(table: Table) -> Table:
@@ -174,7 +178,9 @@ def _vounit(unit: u.UnitBase) -> str:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    # XML has no way to write these, not even as entities.
+    return _NOT_XML.sub(lambda one: one[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def read_votable(path: Path) -> Table:
@@ -252,7 +258,9 @@ def read_parquet(path: Path) -> Table:
     """Read a Parquet table with the metadata of its fields."""
     import pyarrow.parquet
 
-    source = pyarrow.parquet.read_table(path)
+    # By a file: the library takes no path whose bytes are not UTF-8.
+    with open(path, "rb") as file:
+        source = pyarrow.parquet.read_table(file)
     table = Table()
     for field in source.schema:
         array = source[field.name]
@@ -299,7 +307,19 @@ def read_ecsv(path: Path) -> Table:
 
 
 def write_csv(table: Table, parameters: Mapping[str, Any], file: IO[bytes]) -> None:
-    """Comma-separated values under one line of names; the format has no place for units and parameters."""
+    """Comma-separated values under one line of names; the format has no place for units and parameters.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe before it.
+    """
+    table = Table(table, copy=False)
+    for name in table.colnames:
+        if table[name].dtype.kind in "UO":
+            texts = [f"'{one}" if _FORMULA.match(str(one)) else str(one) for one in np.ma.getdata(table[name]).tolist()]
+            if any(text.startswith("'") for text in texts):
+                column = table[name].copy()
+                table[name] = type(column)(np.array(texts), description=column.description, meta=column.meta)
+                if hasattr(column, "mask"):
+                    table[name].mask = column.mask
     _write_rows(table, file, header=True)
 
 

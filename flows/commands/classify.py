@@ -86,6 +86,8 @@ def classify(
         lines = error.fields.get("errors") or (error.message,)
         _complain(lines)
         return 2
+    from survey_io.names import printable
+
     _complain(result.errors)
     counts = result.manifest["counts"]
     shares = ", ".join(f"{count} {name or '(none)'}" for name, count in list(counts["classes"].items())[:12])
@@ -93,10 +95,12 @@ def classify(
     what = ("picture", "pictures") if "pictures" in counts else ("spectrum", "spectra")
     print(f"{number} {what[number != 1]} in {time.perf_counter() - began:.1f} s: {shares}")
     for path in result.files.values():
-        print(f"  {path}", flush=True)
+        print(f"  {printable(str(path))}", flush=True)
     return 2 if result.errors else 0
 
 
 def _complain(lines: tuple[str, ...]) -> None:
+    from survey_io.names import printable
+
     for line in lines:
-        print(f"skysift: error: {line}", file=sys.stderr, flush=True)
+        print(f"skysift: error: {printable(line)}", file=sys.stderr, flush=True)

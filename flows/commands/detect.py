@@ -137,8 +137,10 @@ def _detect_plainly(images: list[Path], options: DetectOptions, catalogue: str |
 
 def show_outcome(outcome: Outcome) -> None:
     """Print an image's summary on standard output, or what was wrong with it on standard error."""
+    from survey_io.names import printable
+
     if outcome.error is not None or outcome.result is None:
-        print(f"skysift: error: {outcome.error}", file=sys.stderr, flush=True)
+        print(f"skysift: error: {printable(outcome.error or '')}", file=sys.stderr, flush=True)
         return
     result = outcome.result
     count = len(result.table)
@@ -146,7 +148,8 @@ def show_outcome(outcome: Outcome) -> None:
     ndim = len(result.manifest.get("input", {}).get("shape", ()))
     what, found = {1: ("Mchannel", "line"), 3: ("Mvoxel", "source")}.get(ndim, ("Mpix", "source"))
     rate = "" if speed is None else f", {speed / 1e6:.3g} {what}/s"
-    print(f"{outcome.path}: {count} {found}{'' if count == 1 else 's'} in {outcome.seconds:.1f} s{rate}")
+    name = printable(str(outcome.path))
+    print(f"{name}: {count} {found}{'' if count == 1 else 's'} in {outcome.seconds:.1f} s{rate}")
     model = result.manifest.get("model", {})
     if model.get("precision", "f32") != "f32":
         from models.gates import gate_warning
@@ -156,9 +159,9 @@ def show_outcome(outcome: Outcome) -> None:
             print(f"skysift: warning: {warning}", file=sys.stderr, flush=True)
     if ndim != 2:
         for note in result.manifest["input"].get("notes", ()):
-            print(f"  note: {note}")
+            print(f"  note: {printable(note)}")
     for path in result.files.values():
-        print(f"  {path}", flush=True)
+        print(f"  {printable(str(path))}", flush=True)
     if outcome.run_id is not None:
         print(f"  run {outcome.run_id} of the survey", flush=True)
     if outcome.missing:
