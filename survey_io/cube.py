@@ -14,6 +14,7 @@ from .cube_beams import PixelBeam, beam_range, beam_table
 from .cube_source import CubeSource
 from .errors import InputError, OutputError
 from .geometry import anchor_pixel, celestial_frame
+from .header_check import check_headers
 from .headers import header_beam, header_frequency, header_unit, option_beam
 from .image import (
     _celestial,
@@ -97,6 +98,7 @@ def is_cube(path: str | os.PathLike[str], hdu: int | str | None = None) -> bool:
     Only headers are read; a file that cannot be read is no cube, and `open_image` says what is wrong with it.
     """
     try:
+        check_headers(path)
         with quiet(), fits.open(path, mode="readonly", memmap=True, do_not_scale_image_data=True) as hdus:
             for _, unit in _units(Path(path), hdus, hdu):
                 if not unit.is_image or not unit.header.get("NAXIS"):
@@ -151,6 +153,7 @@ def open_cube(
     path = Path(path)
     folder = None if scratch is None else Path(scratch)
     readable = _readable(path, folder)
+    check_headers(readable, name=path)
     with quiet():
         try:
             hdus = fits.open(readable, mode="readonly", memmap=True, do_not_scale_image_data=True)

@@ -20,6 +20,7 @@ from astropy.wcs import (
 
 from .errors import InputError, OutputError
 from .geometry import anchor_pixel, celestial_frame
+from .header_check import check_headers
 from .headers import header_beam, header_frequency, header_unit, option_beam
 from .observation import Beam, Observation
 from .pixels import PixelSource, to_float32
@@ -70,6 +71,7 @@ def open_image(
     path = Path(path)
     folder = None if scratch is None else Path(scratch)
     readable = _readable(path, folder)
+    check_headers(readable, name=path)
     with quiet():
         try:
             hdus = fits.open(readable, mode="readonly", memmap=True, do_not_scale_image_data=True)

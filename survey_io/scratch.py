@@ -24,6 +24,8 @@ _MAGIC: dict[bytes, Callable[..., Any]] = {
     b"\xfd7zXZ\x00": lzma.open,
 }
 _BLOCK = 2**22
+# What unpacking leaves to others on the disk, in bytes.
+_LEAST_FREE = 2**29
 
 
 def decompressor(path: Path) -> Callable[..., Any] | None:
@@ -53,6 +55,12 @@ def unpack_stream(path: Path, opener: Callable[..., Any], scratch: Path | None) 
         with source:
             while block:
                 target.write(block)
+                if shutil.disk_usage(target.fileno()).free < _LEAST_FREE:
+                    # A few megabytes can be made to unpack to terabytes, and others need the disk too.
+                    raise OutputError(
+                        f"{path}: unpacked it would fill the disk of the scratch folder, less than "
+                        f"{_LEAST_FREE / 2**30:g} GiB are left of it; make room, or choose another with TMPDIR"
+                    )
                 try:
                     block = source.read(_BLOCK)
                 except (OSError, EOFError, lzma.LZMAError, ValueError) as error:

@@ -15,6 +15,7 @@ from astropy import units as u
 from astropy.io import fits
 
 from .errors import InputError, OptionError
+from .header_check import check_headers
 from .quiet import quiet
 from .scratch import decompressor
 from .spectra_columns import from_hdu
@@ -30,6 +31,8 @@ __all__ = ["SUFFIXES", "Opened", "find_spectra", "open_spectra"]
 SUFFIXES = (".fits", ".fit", ".fts", ".ecsv", ".csv", ".tsv", ".txt", ".dat", ".asc", ".ascii", ".vot", ".votable",
             ".xml", ".tbl")  # fmt: skip
 _PACKED = (".gz", ".bz2", ".xz")
+# Packed spectra are unpacked in memory: a few kilobytes can be made to unpack to any size.
+_MOST_UNPACKED = 2**30
 # What the cube job (and SoFiA-2) writes beside a source's spectrum.
 _BESIDE = re.compile(r"(.+)_(?:cube|mask|mom[012]|chan|snr)\.fits$|(.+)_spec\.txt$")
 
@@ -148,7 +151,7 @@ def _content(path: Path, place: Place) -> tuple[bytes, bool]:
     try:
         opener = decompressor(path)
         with open(path, "rb") if opener is None else opener(path, "rb") as file:
-            content = file.read(_HEAD if opener is None else -1)
+            content = file.read(_HEAD if opener is None else _MOST_UNPACKED + 1)
     except PermissionError as error:
         raise place.error(f"may not be read ({error.strerror}); change its permissions") from error
     except Exception as error:  # each packer has its own errors for damaged files
@@ -160,11 +163,15 @@ def _content(path: Path, place: Place) -> tuple[bytes, bool]:
         ) from error
     if not content:
         raise place.error("expected a spectrum, the file is empty; fetch it again")
+    if len(content) > _MOST_UNPACKED:
+        size = f"{_MOST_UNPACKED / 2**30:g} GiB"
+        raise place.error(f"expected spectra, the file unpacks to more than {size}; unpack it first if it shall be so")
     return content, opener is not None
 
 
 def _open_fits(path: Path, content: bytes | None, wanted: int | str | None, place: Place, given: Given) -> Opened:
     size = path.stat().st_size if content is None else len(content)
+    check_headers(path if content is None else io.BytesIO(content), name=path)
     with quiet():
         try:
             # A file that is opened here is closed here, whatever astropy finds in it.

@@ -8,6 +8,7 @@ from pathlib import Path
 from astropy.io import fits
 
 from .errors import InputError
+from .header_check import check_headers
 from .quiet import quiet
 from .spectral import spectral_axis_number
 
@@ -35,6 +36,7 @@ def holds_spectra(path: str | os.PathLike[str], hdu: int | str | None = None) ->
         if name.endswith(SUFFIXES):
             return True
     try:
+        check_headers(path)
         with quiet(), fits.open(path, mode="readonly", memmap=True, do_not_scale_image_data=True) as hdus:
             units = hdus if hdu is None else [hdus[hdu]]
             kinds = [_kind(unit) for unit in units]

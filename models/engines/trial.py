@@ -33,13 +33,15 @@ class Trial:
     seconds: float
 
 
-def try_engine(name: str) -> Trial:
+def try_engine(name: str, *, device: str | None = None) -> Trial:
     """Run a small network in an engine and compare with the same sums in numpy.
 
     Parameters
     ----------
     name : str
         One of `models.engines.base.list_engines`.
+    device : str, optional
+        "cpu" or "cuda:0" [default: the engine's own].
 
     Raises
     ------
@@ -49,7 +51,7 @@ def try_engine(name: str) -> Trial:
     network = _network()
     given = np.random.default_rng(0).normal(size=(2, *_SHAPE)).astype(np.float32)
     start = time.perf_counter()
-    engine = load_engine(name, network)
+    engine = load_engine(name, network, device=device)
     try:
         answer = np.asarray(engine(given))
     finally:
@@ -64,19 +66,17 @@ def try_engine(name: str) -> Trial:
     return Trial(float(np.abs(answer - expected).max() / np.abs(expected).max()), seconds)
 
 
-def torch_cuda() -> tuple[str | None, int, str]:
-    """CUDA version that torch was built with (None for none), the GPUs it can use, and why not more."""
-    import warnings
-
+def torch_cuda() -> tuple[str | None, int]:
+    """CUDA version that torch was built with (None for none), and the number of GPUs that it can use."""
     import torch
 
+    from survey_io.quiet import quiet
+
     if torch.version.cuda is None:
-        return None, 0, ""
-    with warnings.catch_warnings(record=True) as said:
-        # An old driver is told of in a warning, and counts as no GPU.
-        warnings.simplefilter("always")
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return torch.version.cuda, count, " ".join(str(said[0].message).split()) if said else ""
+        return None, 0
+    with quiet():
+        # Too old a driver makes it warn, and counts as no GPU.
+        return torch.version.cuda, torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def _network() -> nn.Module:

@@ -155,12 +155,12 @@ def check_gpu(devices: Path = Path("/dev")) -> Iterator[Finding]:
         yield Finding("GPU", FAIL, text, "install or reload the driver; in a container: --gpus all, compute,utility")
         return
     cards = ", ".join(f"{row[1]} ({float(row[4]) / 1024:.0f} GiB)" for row in rows)
-    build, count, why = torch_cuda()
+    build, count = torch_cuda()
     if build is None:
         yield Finding("GPU", WARN, f"{cards}; torch is a build for processors", "install torch from a CUDA index")
     elif count < len(rows):
         advice = "install a newer driver, or a torch of an older CUDA"
-        yield Finding("GPU", FAIL, f"{cards}; torch (CUDA {build}) sees {count}: {why}", advice)
+        yield Finding("GPU", FAIL, f"{cards}; torch (CUDA {build}) sees {count}", advice)
     else:
         yield Finding("GPU", OK, f"{cards}; torch (CUDA {build}) sees {count}")
 

@@ -7,28 +7,32 @@ from collections.abc import Iterator
 from .finding import FAIL, OK, WARN, Finding, one_line
 from .installation import REINSTALL
 
-# Engines agree with torch to 1e-6 here; a graph of TensorFloat or half precision would be off by 1e-3.
-_TOLERANCE = 1e-4
+# Engines agree to 1e-6 on processors; convolutions on GPUs take TensorFloat numbers, of 1e-3.
+_TOLERANCE, _TOLERANCE_GPU = 1e-4, 1e-2
 
 
 def check_engines() -> Iterator[Finding]:
     """Every engine that this machine can run computes a small network."""
-    from models.engines.base import available_engines, list_engines, why_unusable
-    from models.engines.trial import try_engine
+    from models.engines.base import available_engines, home_device, list_engines, why_unusable
+    from models.engines.trial import torch_cuda, try_engine
 
     usable = available_engines()
-    for name in list_engines():
-        check = f"engine {name}"
+    trials = [(name, None) for name in list_engines()]
+    if torch_cuda()[1]:
+        trials.append(("torch", "cuda:0"))
+    for name, device in trials:
+        check = f"engine {name}" + (f" on {device}" if device else "")
         if name not in usable:
             yield Finding(check, OK, f"not for this machine: {why_unusable(name)}")
             continue
         try:
-            trial = try_engine(name)
+            trial = try_engine(name, device=device)
         except Exception as error:
             yield Finding(check, FAIL, f"{type(error).__name__}: {one_line(error)}", _remedy(name, usable))
             continue
         text = f"agrees with numpy to {trial.deviation:.1g}, {trial.seconds:.1f} s"
-        if trial.deviation <= _TOLERANCE:
+        allowed = _TOLERANCE if (device or home_device(name)) == "cpu" else _TOLERANCE_GPU
+        if trial.deviation <= allowed:
             yield Finding(check, OK, text)
         else:
             yield Finding(check, FAIL, f"computes something else: off by {trial.deviation:.2g}", _remedy(name, usable))
