@@ -12,6 +12,7 @@ import typer
 
 from . import environment as environment
 from .commands import (
+    bench,
     classify,
     clean,
     demo,
@@ -63,6 +64,7 @@ app.command("demo")(demo.demo)
 app.add_typer(survey_app, name="survey")
 for _command in (survey.status, survey.runs, survey.add, survey.use, survey.forget, survey.migrate):
     survey_app.command(_command.__name__)(_command)
+app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 app.command("clean")(clean.clean)
 

@@ -35,7 +35,7 @@ def measured_gain(model: str, engine: str, precision: str) -> float:
     engine, precision : str
     """
     outline, card = load_outline(model)
-    told = f"{card.sha256} {engine} {version(engine)} {precision} {_processor()}"
+    told = f"{card.sha256} {engine} {version(engine)} {precision} {processor_name()} {os.cpu_count()}"
     path = cache_folder().with_name("gains") / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         return float(json.loads(path.read_text(encoding="utf-8"))["gain"])
@@ -71,10 +71,10 @@ def _example(ndim: int, stride: tuple[int, ...]) -> tuple[np.ndarray, ...]:
     return snr, np.array([[1.2, 1.1, 0.05, 0.02]], np.float32)
 
 
-def _processor() -> str:
-    """The processor's name, and how many of its cores this process has."""
+def processor_name() -> str:
+    """The processor's name as its maker gives it, or its kind."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()} {os.cpu_count()}"
-    return f"{platform.processor()} {os.cpu_count()}"
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
