@@ -60,6 +60,9 @@ def test_set_ups_that_do_not(
     assert text.splitlines()[-1].endswith("with a warning")
     assert all(line.startswith(("ok", "warn", "fail", " ")) for line in text.splitlines()[:-1])
     assert [one.status for one in doctor.check_clusters("nowhere")][-1] == FAIL
+    # The files that ship, one of which names a scheduler's address instead of a class.
+    ours = {one.check: one.status for one in doctor.check_clusters()}
+    assert ours["cluster running"] == OK and ours["clusters"] == OK
     # A class that is not installed is no fault where nobody asks for it.
     assert FAIL not in [one.status for one in doctor.check_clusters() if "absent" in one.check]
 
