@@ -105,8 +105,10 @@ def read_fits(path: Path) -> Table:
     return _unmasked(table)
 
 
-def write_votable(table: Table, parameters: Mapping[str, Any], file: IO[bytes]) -> None:
-    """VOTable 1.4 with ICRS as its COOSYS, in BINARY2."""
+def write_votable(
+    table: Table, parameters: Mapping[str, Any], file: IO[bytes], *, closing: Mapping[str, Any] | None = None
+) -> None:
+    """VOTable 1.4 with ICRS as its COOSYS, in BINARY2; `closing` are INFO elements behind the table."""
     table = _plain(table)
     fields, layout, values = [], [], []
     for name in table.colnames:
@@ -131,16 +133,16 @@ def write_votable(table: Table, parameters: Mapping[str, Any], file: IO[bytes]) 
         ucd = column.meta.get("ucd", "")
         if ucd:
             attributes.append(f"ucd={quoteattr(ucd)}")
-        if "pos.eq" in ucd:
+        if "pos.eq" in ucd or ucd.startswith("POS_EQ_"):
             attributes.append('ref="icrs"')
         text = f"<DESCRIPTION>{escape(column.description)}</DESCRIPTION>" if column.description else ""
         fields.append(f"   <FIELD {' '.join(attributes)}>{text}</FIELD>")
         layout.append((name, data.dtype.newbyteorder(">") if data.dtype.kind in "iuf" else data.dtype))
         values.append((name, data, np.ma.getmaskarray(column) if hasattr(column, "mask") else None))
-    infos = [
-        f"  <INFO name={quoteattr(str(key))} value={quoteattr(_text(value))}/>"
-        for key, value in parameters.items()
-    ]
+    infos, closing_infos = (
+        [f"  <INFO name={quoteattr(str(key))} value={quoteattr(_text(value))}/>" for key, value in given.items()]
+        for given in (parameters, closing or {})
+    )
     head = [
         '<?xml version="1.0" encoding="UTF-8"?>',
         '<VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3">',
@@ -165,7 +167,8 @@ def write_votable(table: Table, parameters: Mapping[str, Any], file: IO[bytes]) 
         rows["\0null"] = np.packbits(missing, axis=1)
         # A block whose length is a multiple of 3 encodes without padding, so the blocks may be joined.
         file.write(base64.b64encode(rows.tobytes()) + b"\n")
-    file.write(b"   </STREAM></BINARY2></DATA>\n  </TABLE>\n </RESOURCE>\n</VOTABLE>\n")
+    tail = ["   </STREAM></BINARY2></DATA>", "  </TABLE>", *closing_infos, " </RESOURCE>", "</VOTABLE>", ""]
+    file.write("\n".join(tail).encode())
 
 
 def _vounit(unit: u.UnitBase) -> str:
