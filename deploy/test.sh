@@ -13,6 +13,12 @@ if [ -z "$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] && [ "$(id -u)" =
     apt-get install -y -qq --no-install-recommends postgresql >&2
     export SKYSIFT_TEST_POSTGRES=1
 fi
+# A browser for the pages, without a window; where it cannot be installed those tests are skipped and say so.
+if ! command -v chromedriver >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get update -qq >&2
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium chromium-driver fonts-dejavu-core >&2
+    export SKYSIFT_TEST_BROWSER=1
+fi
 cd "$here/.."
 "$venv/bin/python" -m ruff check .
 # Files of tests side by side in two to four processes: much of a test is waiting, and threads of two would get in each

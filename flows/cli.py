@@ -20,6 +20,7 @@ from .commands import (
     doctor,
     evaluate,
     export,
+    http,
     listing,
     registry,
     serve,
@@ -47,6 +48,7 @@ survey_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.command("detect")(detect.detect)
 app.command("classify")(classify.classify)
 app.command("serve")(serve.serve)
+app.command("http")(http.http)
 app.add_typer(simulate_app, name="simulate")
 simulate_app.command("continuum")(simulate.continuum)
 simulate_app.command("hi")(simulate.hi)

@@ -170,6 +170,12 @@ def plant(path: Path, *, wcs: WCS | None = None, shape: tuple[int, int] = SHAPE,
     return PlantedSky(path, truth, BEAM, RMS, shape)
 
 
+@pytest.fixture(scope="session")
+def plant_sky() -> Callable[..., PlantedSky]:
+    """`plant`, for fixtures of other folders: ``plant_sky(path)``."""
+    return plant
+
+
 @pytest.fixture
 def planted_sky(tmp_path: Path) -> PlantedSky:
     """150 x 210 pixels of 1.5 arcsec, north up, beam 9 x 6 arcsec at 30 degrees, 12 sources."""

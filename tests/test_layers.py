@@ -33,6 +33,10 @@ OWNERS = {
     "astropy_healpix": ("pipeline/survey",),
     "prefect": ("flows",),
     "prometheus_client": ("pipeline/metrics.py", "pipeline/metric_families.py", "pipeline/gpu_use.py"),
+    "fastapi": ("flows/http",),
+    "starlette": ("flows/http",),
+    "uvicorn": ("flows/http",),
+    "jinja2": ("flows/http",),
     "typer": ("flows",),
     "rich": ("flows",),
 }

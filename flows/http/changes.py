@@ -90,7 +90,8 @@ async def upload(request: Request, name: str) -> JSONResponse:
     except ClientDisconnect:
         raise HTTPException(400, "the upload ended early: nothing was kept") from None
     except FileExistsError:
-        raise HTTPException(409, f"{target.name} is in the inbox already: wait until it is taken, or rename yours") from None
+        said = f"{target.name} is in the inbox already: wait until it is taken, or rename yours"
+        raise HTTPException(409, said) from None
     except OSError as error:
         status = 507 if error.errno in (28, 122) else 500
         raise HTTPException(status, f"the inbox does not take the file: {error.strerror}") from None

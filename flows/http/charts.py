@@ -89,7 +89,8 @@ class Chart:
             inner.append(f'<path class="tick" d="M{x:.1f} {bottom}v4"/>')
             inner.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{text}</text>')
         middle = (TOP + bottom) / 2
-        inner.append(f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(self.x_label)}</text>')
+        label = escape(self.x_label)
+        inner.append(f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{label}</text>')
         inner.append(
             f'<text x="13" y="{middle}" text-anchor="middle" transform="rotate(-90 13 {middle})">'
             f"{escape(self.y_label)}</text>"
@@ -143,7 +144,8 @@ def _ticks(low: float, high: float, *, log: bool, count: int) -> list[tuple[floa
         return [(value, _text(value)) for value in values]
     step = 10.0 ** np.floor(np.log10((high - low) / count))
     step *= next(m for m in (1, 2, 5, 10) if (high - low) / (step * m) <= count)
-    return [(float(v), _text(v)) for v in np.arange(np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9) + 1) * step]
+    whole = np.arange(np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9) + 1)
+    return [(float(value), _text(value)) for value in whole * step]
 
 
 def _text(value: float) -> str:
@@ -157,8 +159,9 @@ def _text(value: float) -> str:
 
 
 def histogram(
-    values: ArrayLike, *, title: str, label: str, log: bool = False, limits: Sequence[float] | None = None, bins: int = 28
-) -> Chart | None:
+    values: ArrayLike, *, title: str, label: str, log: bool = False, limits: Sequence[float] | None = None,
+    bins: int = 28,
+) -> Chart | None:  # fmt: skip
     """Number of sources by a quantity; None when no value is finite (and above 0 on a logarithmic axis).
 
     Parameters

@@ -160,6 +160,7 @@ def _capabilities(base: str, limits: Limits, position: tuple[float, float] | Non
         f"   <resultType>application/x-votable+xml</resultType>\n{parameters}  </interface>\n"
         f"  <maxSR>{limits.radius:g}</maxSR>\n  <maxRecords>{limits.rows}</maxRecords>\n"
         "  <verbosity>true</verbosity>\n"
-        f"  <testQuery>\n   <ra>{ra:.5f}</ra>\n   <dec>{dec:.5f}</dec>\n   <sr>0.01</sr>\n  </testQuery>\n </capability>\n"
+        f"  <testQuery>\n   <ra>{ra:.5f}</ra>\n   <dec>{dec:.5f}</dec>\n   <sr>0.01</sr>\n  </testQuery>\n"
+        " </capability>\n"
         f"{vosi}</vosi:capabilities>\n"
     )

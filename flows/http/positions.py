@@ -7,7 +7,7 @@ import re
 __all__ = ["parse_position"]
 
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)"
-_UNITS = {"": 1 / 60, "'": 1 / 60, "′": 1 / 60, "m": 1 / 60, '"': 1 / 3600, "″": 1 / 3600, "s": 1 / 3600, "d": 1, "°": 1}
+_UNITS = {"'": 1 / 60, "′": 1 / 60, "m": 1 / 60, '"': 1 / 3600, "″": 1 / 3600, "s": 1 / 3600, "d": 1.0, "°": 1.0}
 _RADIUS = re.compile(rf"\s+({_NUMBER.removeprefix('[-+]?')})\s*(['′m\"″sd°])\s*$")
 _DECIMAL = re.compile(rf"^({_NUMBER})[\s,]+({_NUMBER})$")
 _SEXAGESIMAL = re.compile(
@@ -20,8 +20,8 @@ _NAME = re.compile(r"^[A-Za-z]*\s*J(\d{2})(\d{2})(\d{2}(?:\.\d*)?)([-+−])(\d{2
 def parse_position(text: str) -> tuple[float, float, float | None] | None:
     """A position and a radius from one line; None when it is no position.
 
-    ``187.7 12.39``, ``12:30:49.4 +12:23:28``, ``12h30m49.4s +12d23m28s`` and names like ``SKS J123049.42+122328.0``, each
-    with a radius behind it when wanted: ``5'``, ``30"``, ``0.1d``.
+    ``187.7 12.39``, ``12:30:49.4 +12:23:28``, ``12h30m49.4s +12d23m28s`` and names like ``SKS J123049.42+122328.0``,
+    each with a radius behind it when wanted: ``5'``, ``30"``, ``0.1d``.
 
     Returns
     -------

@@ -103,7 +103,7 @@ def require_token(request: Request) -> None:
 
 
 def clean_text(value: Any) -> Any:
-    """Text that can be shown and encoded: control, direction and surrogate characters become U+FFFD; others as they are.
+    """Text that can be shown and encoded: control, direction and surrogate characters become U+FFFD.
 
     Lists and dicts are cleaned throughout, infinite and undefined numbers become None.
     """

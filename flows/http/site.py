@@ -86,8 +86,9 @@ class Site:
     """
 
     def __init__(
-        self, store: SurveyStore, *, token: str | None, root: Path | None, inbox: Path | None, cache: Path, limits: Limits
-    ) -> None:
+        self, store: SurveyStore, *, token: str | None, root: Path | None, inbox: Path | None, cache: Path,
+        limits: Limits,
+    ) -> None:  # fmt: skip
         self.store, self.token, self.inbox, self.cache, self.limits = store, token, inbox, cache, limits
         self.root = None if root is None else root.resolve()
         self._previews: OrderedDict[tuple[Any, ...], Preview | None] = OrderedDict()
@@ -253,11 +254,13 @@ class Site:
             lstrip_blocks=True,
         )  # fmt: skip
 
-    def page(self, request: Request, template: str, *, status: int = 200, here: str = "", **values: Any) -> HTMLResponse:
+    def page(
+        self, request: Request, template: str, *, status: int = 200, here: str = "", **values: Any
+    ) -> HTMLResponse:
         """A page from a template."""
         text = self.templates.get_template(template).render(
             base=request.scope.get("root_path", ""), static_version=self.static_version, here=here,
-            query=values.pop("query", ""), **values,
+            query=values.pop("query", ""), status=status, **values,
         )  # fmt: skip
         return HTMLResponse(text, status_code=status, headers={"cache-control": "no-cache"})
 

@@ -95,9 +95,8 @@ def _scaled(unit: str, typical: float) -> tuple[float, str]:
     first, _, rest = unit.partition(" ")
     if first != "Jy" or not typical > 0:
         return 1.0, unit
-    for factor, name in ((1.0, "Jy"), (1e3, "mJy"), (1e6, "µJy"), (1e9, "nJy")):
-        if typical * factor >= 0.3:
-            break
+    scales = ((1.0, "Jy"), (1e3, "mJy"), (1e6, "µJy"), (1e9, "nJy"))
+    factor, name = next((scale for scale in scales if typical * scale[0] >= 0.3), scales[-1])
     return factor, f"{name} {rest}".strip()
 
 
@@ -202,7 +201,7 @@ def _limits(overview: Any, factor: float, unit: str) -> list[tuple[Chart, str]]:
     expected.line(flux, expected_completeness(flux / factor, overview, sigma=SIGMA))
     cells = f"rms measured in cells of {overview.cell} pixels"
     return [
-        (area, f"Share of the area where {SIGMA:g} σ lies below a flux: half of it reaches {half:.3g} {unit}. {cells}."),
+        (area, f"Share of the area where {SIGMA:g} σ lies below a flux: {half:.3g} {unit} on half of it; {cells}."),
         (expected, f"Point sources that Gaussian noise leaves above {SIGMA:g} times the local rms."),
     ]
 
@@ -220,11 +219,13 @@ def _recovered(
                   (0.0, 1.05), log=True, legend_below=True)  # fmt: skip
     if overview is not None:
         flux = np.geomspace(edges[0], edges[-1], 120)
-        chart.line(flux, expected_completeness(flux / factor, overview, sigma=SIGMA), name=f"{SIGMA:g} σ, point sources")
-    chart.points(centres, share, np.clip(share - error, 0, 1), np.clip(share + error, 0, 1), name="found of the true sources")
+        expected = expected_completeness(flux / factor, overview, sigma=SIGMA)
+        chart.line(flux, expected, name=f"{SIGMA:g} σ, point sources")
+    low, high = np.clip([share - error, share + error], 0, 1)
+    chart.points(centres, share, low, high, name="found of the true ones")
     reliability = recovery.matched / recovery.rows if recovery.rows else float("nan")
     text = (
-        f"Against {path.name}: matched within {radius:.3g} arcsec. {recovery.matched:,} of {recovery.rows:,} rows are true "
-        f"sources (reliability {reliability:.3f})."
+        f"Against {path.name}: matched within {radius:.3g} arcsec. {recovery.matched:,} of {recovery.rows:,} rows are "
+        f"true sources (reliability {reliability:.3f})."
     )
     return chart, text

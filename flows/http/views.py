@@ -206,7 +206,8 @@ def source(request: Request, number: int, row: int, run: int | None = None) -> J
     folder = site.output(found)
     picture = product_pictures(folder, found["manifest"]).get(known.get("source_id", -1)) if folder else None
     if picture:
-        links.append({"text": "maps and spectrum", "href": f"{base}/observations/{number}/files/{quote(picture)}?run={found['id']}"})
+        href = f"{base}/observations/{number}/files/{quote(picture)}?run={found['id']}"
+        links.append({"text": "maps and spectrum", "href": href})
     if isinstance(known.get("ra"), float) and isinstance(known.get("dec"), float):
         where = quote(f'{known["ra"]:.6f} {known["dec"]:.6f} 10"')
         links.append({"text": "other observations here", "href": f"{base}/?q={where}"})

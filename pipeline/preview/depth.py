@@ -1,4 +1,4 @@
-"""How deep an observation goes: flux limits over its area, and which sources of a flux are to be expected or were found."""
+"""How deep an observation goes: flux limits over its area, and which sources are to be expected or were found."""
 
 from __future__ import annotations
 

@@ -101,7 +101,8 @@ class Pyramid:
 
     def grid(self, level: int) -> tuple[int, int]:
         """Rows and columns of tiles of a level."""
-        return tuple(-(-(-(-n // 2**level)) // TILE) for n in self.pixels.shape)
+        rows, columns = (-(-n // (TILE * 2**level)) for n in self.pixels.shape)
+        return rows, columns
 
     def tile(self, level: int, row: int, column: int) -> NDArray[np.int16]:
         """One tile, (TILE, TILE) int16: 128 asinh(S/N / 4), `BLANK` without value; row 0 is the image's first.

@@ -1,7 +1,6 @@
 // The page of one observation: image, table and spectrum that follow one selection.
 
 import { decode } from "./sources.js";
-import { COLOUR_NAMES, CURVE_NAMES } from "./stretch.js";
 import { VirtualTable, show } from "./table.js";
 import { Viewer } from "./viewer.js";
 import { drawSpectrum } from "./spectrum.js";
@@ -66,6 +65,7 @@ async function details(index) {
   panel.querySelector("h3").textContent = values.title;
   list.replaceChildren();
   for (const item of values.items) {
+    if (item.value === null) continue;
     const term = document.createElement("dt"), value = document.createElement("dd");
     term.textContent = item.name;
     term.title = item.description;
@@ -89,7 +89,7 @@ function selected(index, from) {
   details(index);
   if (index >= 0 && meta?.frequencies) {
     spectrum(sources.x[index], sources.y[index], Math.max(1, (sources.major?.[index] || 2) / 2), sources.name[index]);
-    const channel = sources.freq ? nearestChannel(sources.freq[index] / 1e6) : -1;
+    const channel = sources.freq ? nearestChannel(sources.freq[index]) : -1;
     find("#channel").dataset.source = String(channel);
   }
   const name = index >= 0 ? sources.name[index] || `source ${sources.row[index]}` : "";
@@ -112,16 +112,12 @@ async function spectrum(x, y, radius, title) {
 
 // ---- controls
 
-function options(select, names) {
-  for (const name of names) select.add(new Option(name, name));
-}
-
 function contrast() {
   // Sliders in units that the eye takes as even: black linear, white logarithmic.
   const white = 10 ** Number(find("#white").value), black = Number(find("#black").value);
   viewer.setStretch({ black, white: Math.max(white, black + 0.1), curve: find("#curve").value, colour: find("#colours").value });
   find("#black-value").textContent = `${black.toFixed(1)}σ`;
-  find("#white-value").textContent = `${white.toPrecision(2)}σ`;
+  find("#white-value").textContent = `${white < 10 ? white.toFixed(1) : Math.round(white)}σ`;
 }
 
 async function setPlane(plane) {
@@ -146,17 +142,14 @@ function setChannel(channel) {
 }
 
 function controls() {
-  options(find("#curve"), CURVE_NAMES);
-  options(find("#colours"), COLOUR_NAMES);
   const planes = find("#plane");
-  for (const plane of meta.planes) planes.add(new Option(plane.label, plane.id));
-  if (meta.frequencies) {
+  if (meta.frequencies && planes) {
+    for (const plane of meta.planes) planes.add(new Option(plane.label, plane.id));
     planes.add(new Option("single channel", "channel"));
     const slider = find("#channel");
     slider.max = meta.frequencies.length - 1;
     slider.value = Math.floor(meta.frequencies.length / 2);
     slider.addEventListener("input", () => setChannel(Number(slider.value)));
-    find("#cube-controls").hidden = false;
     planes.addEventListener("change", () => {
       const at = Number(slider.dataset.source ?? -1);
       if (planes.value === "channel") setChannel(at >= 0 ? at : Number(slider.value));
@@ -180,6 +173,10 @@ function controls() {
   });
 }
 
+function percent(value) {
+  return `${value < 10 ? value.toPrecision(2) : Math.round(value).toLocaleString("en")}%`;
+}
+
 function tableControls() {
   let waiting = 0;
   const inView = find("#in-view");
@@ -187,7 +184,7 @@ function tableControls() {
   inView.addEventListener("change", follow);
   if (viewer) {
     viewer.events.view = () => {
-      find("#zoom-value").textContent = `${((100 * viewer.scale) / viewer.ratio).toPrecision(3)}%`;
+      find("#zoom-value").textContent = percent((100 * viewer.scale) / viewer.ratio);
       if (!inView.checked) return;
       clearTimeout(waiting);
       waiting = setTimeout(follow, 150);
@@ -205,7 +202,8 @@ function tableControls() {
 
 function counted(shown, held, total) {
   const number = (value) => value.toLocaleString("en");
-  let text = shown === held ? `${number(held)} rows` : `${number(shown)} of ${number(held)} rows`;
+  const rows = held === 1 ? "row" : "rows";
+  let text = shown === held ? `${number(held)} ${rows}` : `${number(shown)} of ${number(held)} ${rows}`;
   if (total > held) text += ` (the ${number(held)} of highest S/N; all ${number(total)} are in the catalogue file)`;
   find("#count").textContent = text;
 }
@@ -262,3 +260,6 @@ async function charts() {
 }
 
 charts();
+
+// For whoever wants to look at the page's numbers in the console, and for its tests.
+window.skysift = { get viewer() { return viewer; }, get table() { return table; }, get sources() { return sources; } };

@@ -15,8 +15,6 @@ const COLOURS = {
   ice: [[2, 6, 20], [12, 44, 92], [20, 96, 150], [50, 152, 188], [130, 204, 210], [238, 252, 250]],
 };
 
-export const CURVE_NAMES = Object.keys(CURVES);
-export const COLOUR_NAMES = Object.keys(COLOURS);
 const BLANK_COLOUR = 0xff4a3a32; // ABGR: a slate that no colour scale has
 const FIRST = -2048, LAST = 4095; // tile numbers beyond these saturate: S/N of -1.8e7 and 1.6e14
 

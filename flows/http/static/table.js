@@ -192,7 +192,7 @@ export class VirtualTable {
   step(by) {
     if (!this.order.length) return;
     const place = this.order.indexOf(this.selected);
-    this.choose(this.order[place < 0 ? 0 : Math.max(0, Math.min(this.order.length - 1, place + by))]);
+    this.choose(this.order[Math.max(0, Math.min(this.order.length - 1, place < 0 && by < this.order.length ? 0 : place + by))]);
   }
 
   key(event) {
