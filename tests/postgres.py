@@ -35,12 +35,14 @@ class PostgresServer:
     ----------
     folder : Path
         New and short: a socket's path has 107 characters at most.
+    fsync : str
+        "on" to wait for the disk, as a survey's server must.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *, fsync: str = "off"):
         programs = find_programs()
         assert programs is not None
-        self.folder, self._programs = folder, programs
+        self.folder, self._programs, self._fsync = folder, programs, fsync
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count(1)
         # The server refuses root: it runs as the account of Debian's package. It dies with whoever started it.
@@ -54,7 +56,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start and wait until it answers."""
-        settings = {"fsync": "off", "listen_addresses": "", "max_connections": "60", "shared_buffers": "64MB"}
+        settings = {"fsync": self._fsync, "listen_addresses": "", "max_connections": "60"}
         given = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         command = [self._programs / "postgres", "-D", self.folder / "data", "-k", self.folder, *given]
         with open(self.folder / "log", "ab") as log:
@@ -88,11 +90,11 @@ class PostgresServer:
 
 
 @contextmanager
-def serve_postgres() -> Iterator[PostgresServer]:
+def serve_postgres(*, fsync: str = "off") -> Iterator[PostgresServer]:
     """A running server in a folder of its own, removed at the end."""
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
     try:
-        server = PostgresServer(folder)
+        server = PostgresServer(folder, fsync=fsync)
         server.start()
         try:
             yield server

@@ -276,6 +276,8 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: Any) -> None:
     # FULL: a run that was said to be recorded is there after a power cut too.
     run("PRAGMA synchronous = FULL")
     run("PRAGMA foreign_keys = ON")
+    # A large catalogue's transaction leaves a journal of its size otherwise.
+    run("PRAGMA journal_size_limit = 67108864")
     run("PRAGMA cache_size = -65536")
 
 

@@ -89,7 +89,7 @@ def _sqlite_words(name: str, said: str) -> str:
 def _postgres_words(state: str, said: str, passing: bool) -> str:
     if state.startswith(("53100",)):
         return "the database's disk is full: nothing of this was recorded; make room and run again"
-    if state == "25006":
+    if state == "25006" or "during recovery" in said:
         return "expected a database that can be written, it is read-only; give the address of the primary server"
     if state == "42501":
         return f"this account may not do that ({said}); grant it the rights on the schema"

@@ -172,7 +172,8 @@ def _common(column: Any, home: str) -> tuple[pa.Array, bool] | None:
             return None
         return pa.array(values.astype(np.int64), mask=mask), True
     exact = values.dtype.kind == "f" or values.dtype.itemsize < 8
-    numbers = values.astype(float)
+    with np.errstate(invalid="ignore"):  # of NaN that signal
+        numbers = values.astype(float)
     wanted, unit = _UNITS.get(home), column.unit
     if wanted and unit is not None and unit != u.Unit(wanted):
         try:
