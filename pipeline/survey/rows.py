@@ -133,8 +133,12 @@ def rows_to_table(common: dict[str, list[Any]], details: list[str], catalogue: d
             values, mask = common[home], np.zeros(len(details), bool)
             mask[entry.get("mask", [])] = True
         else:
-            values = [row.get(entry["name"], _MASKED) for row in parsed]
-            mask = np.array([value == _MASKED if isinstance(value, str) else False for value in values], bool)
+            name, mask = entry["name"], np.zeros(len(details), bool)
+            try:
+                values = [row[name] for row in parsed]
+            except KeyError:
+                mask = np.array([name not in row for row in parsed], bool)
+                values = [row.get(name, _MASKED) for row in parsed]
         array, mask = _array(values, mask, dtype, tuple(entry.get("shape", ())))
         kind = MaskedColumn if entry["masked"] or mask.any() else Column
         options = {"mask": mask} if kind is MaskedColumn else {}
@@ -301,14 +305,16 @@ def _flat(values: list[Any], mask: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """One value after the other as numpy has them; masked ones as zero or empty."""
     hidden = mask.any()
     if dtype.kind == "f":
-        numbers = [np.nan if value is None or value == _MASKED else value for value in values]
+        # None becomes NaN, and the text "inf" infinity.
+        numbers = [None if gone else one for one, gone in zip(values, mask, strict=True)] if hidden else values
         return np.array(numbers, float if dtype.itemsize <= 8 else dtype).astype(dtype)
     if dtype.kind in "iub":
         zero = dtype.type(0).item()
-        return np.array([zero if one is None or gone else one for one, gone in zip(values, mask, strict=True)], dtype)
+        whole = [zero if gone else one for one, gone in zip(values, mask, strict=True)] if hidden else values
+        return np.array(whole, dtype)
     if dtype.kind in "US":
         texts = ["" if one is None or gone else one for one, gone in zip(values, mask, strict=True)]
-        texts = [text[1:] if text.startswith("\\") else text for text in texts]
+        texts = [text[1:] if text[:1] == "\\" else text for text in texts]
         return np.array([text.encode("latin-1") for text in texts] if dtype.kind == "S" else texts, dtype)
     array = np.empty(len(values), dtype)
     for place, value in enumerate(values):

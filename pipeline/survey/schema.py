@@ -22,6 +22,8 @@ _BYTES = "file-bytes:"
 
 def clean_text(value: str) -> str:
     """Text as a database takes it: bytes that are not UTF-8 and NUL as backslash escapes."""
+    if value.isascii() and "\0" not in value:
+        return value
     return value.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
 
 

@@ -98,7 +98,8 @@ def bench(store: SurveyStore, table: Table, rows: int) -> None:
     while (claimed := store.claim("bench")) is not None:
         store.renew(claimed["id"], "bench")
         store.finish(claimed["id"], "bench")
-    print(f"  queue: enqueue, claim, renew and finish {1000 * (time.perf_counter() - began) / 200:.2f} ms per observation")
+    each = 1000 * (time.perf_counter() - began) / 200
+    print(f"  queue: enqueue, claim, renew and finish {each:.2f} ms per observation")
 
 
 def main() -> None:
