@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import sqlite3
 import time
@@ -250,13 +248,13 @@ def _parse(given: str) -> tuple[sa.URL, Path | None]:
 
 def _make_engine(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() == "sqlite":
-        engine = sa.create_engine(url, json_serializer=dumps, connect_args={"timeout": BUSY})
+        engine = sa.create_engine(url, connect_args={"timeout": BUSY})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     try:
         return sa.create_engine(
-            url, json_serializer=dumps, pool_pre_ping=True,
+            url, pool_pre_ping=True,
             connect_args={"connect_timeout": 10, "application_name": "skysift"},
         )  # fmt: skip
     except ModuleNotFoundError:
@@ -286,23 +284,3 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(f"PRAGMA query_only = {0 if writes else 1}")
     # A transaction that begins by reading and then writes can be refused in the middle; one that says so cannot.
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def dumps(value: Any) -> str:
-    """JSON without what no database takes: NaN and infinity become null and text."""
-    return json.dumps(plain(value), allow_nan=False)
-
-
-def plain(value: Any) -> Any:
-    """Values as JSON has them; NaN as None, infinity as text, numpy scalars as numbers, anything else as text."""
-    if isinstance(value, dict):
-        return {str(key): plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(one) for one in value]
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else "inf" if value > 0 else "-inf"
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return str(value)

@@ -14,8 +14,7 @@ from astropy.table import Column, MaskedColumn, Table
 
 from survey_io.errors import OptionError
 
-from .database import plain
-from .schema import COMMON, clean_text
+from .schema import COMMON, clean_text, mark_text, plain, unmark_text
 from .sky import healpix_number
 
 __all__ = ["SOURCE_COLUMNS", "Rows", "catalogue_kind", "rows_to_table", "table_to_rows"]
@@ -66,7 +65,7 @@ def table_to_rows(table: Table, kind: str) -> Rows:
     """The rows of a catalogue: common columns as numbers, all other values as one JSON object per row.
 
     Numbers in the JSON are the shortest that give the same binary value again. NaN is null there, infinity the text
-    "inf" or "-inf", a masked value is left out.
+    "inf" or "-inf", a masked value is left out. Databases can read all of it: text that they would not take is marked.
 
     Parameters
     ----------
@@ -133,7 +132,7 @@ def rows_to_table(common: dict[str, list[Any]], details: list[str], catalogue: d
             values, mask = common[home], np.zeros(len(details), bool)
             mask[entry.get("mask", [])] = True
         else:
-            name, mask = entry["name"], np.zeros(len(details), bool)
+            name, mask = _marked(entry["name"]), np.zeros(len(details), bool)
             try:
                 values = [row[name] for row in parsed]
             except KeyError:
@@ -213,7 +212,7 @@ def _plain_meta(meta: Any) -> dict[str, Any]:
 
 def _fragment(column: Any) -> pa.Array:
     """For every row ``"name": value`` as JSON; null where the value is masked."""
-    name = json.dumps(column.name)
+    name = json.dumps(_marked(column.name))
     mask = np.asarray(getattr(column, "mask", False))
     values = np.asarray(column.data.data if isinstance(column, MaskedColumn) else column)
     values = values.astype(values.dtype.newbyteorder("="))
@@ -245,12 +244,11 @@ def _scalars(values: np.ndarray) -> pa.Array:
     if kind in "iub":
         return pa.array(values).cast(pa.string())
     decode = (lambda text: text.decode("latin-1")) if kind == "S" else str
-    # A text that is the sign for masked, or that begins as one which was made different from it, gets a mark in front.
     return pa.array([json.dumps(_marked(decode(text))) for text in values.tolist()], pa.string())
 
 
 def _marked(text: str) -> str:
-    return f"\\{text}" if text == _MASKED or text.startswith("\\") else text
+    return f"\\={text}" if text == _MASKED else mark_text(text)
 
 
 def _nested(value: Any, mask: Any) -> Any:
@@ -314,7 +312,7 @@ def _flat(values: list[Any], mask: np.ndarray, dtype: np.dtype) -> np.ndarray:
         return np.array(whole, dtype)
     if dtype.kind in "US":
         texts = ["" if one is None or gone else one for one, gone in zip(values, mask, strict=True)]
-        texts = [text[1:] if text[:1] == "\\" else text for text in texts]
+        texts = [unmark_text(text) for text in texts]
         return np.array([text.encode("latin-1") for text in texts] if dtype.kind == "S" else texts, dtype)
     array = np.empty(len(values), dtype)
     for place, value in enumerate(values):

@@ -5,7 +5,9 @@ Times are ISO 8601 text in UTC with milliseconds: they sort as they read, and ar
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -25,6 +27,64 @@ def clean_text(value: str) -> str:
     if value.isascii() and "\0" not in value:
         return value
     return value.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
+
+
+def mark_text(text: str) -> str:
+    """Text for JSON that every database reads: what PostgreSQL does not take in it (NUL, halves of surrogate pairs) as
+    hexadecimal digits of UTF-16 behind a mark, and a mark before text that begins like one.
+    """
+    if clean_text(text) != text:
+        return f"\\x{text.encode('utf-16-be', 'surrogatepass').hex()}"
+    return f"\\={text}" if text.startswith("\\") else text
+
+
+def unmark_text(text: str) -> str:
+    """The text that `mark_text` took."""
+    if not text.startswith("\\"):
+        return text
+    return text[2:] if text[1] == "=" else bytes.fromhex(text[2:]).decode("utf-16-be", "surrogatepass")
+
+
+def _each_text(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {change(key): _each_text(one, change) for key, one in value.items()}
+    return [_each_text(one, change) for one in value] if isinstance(value, list) else value
+
+
+class PlainJSON(TypeDecorator[Any]):
+    """Plain values as JSON that every database reads in its queries, given back as they were."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        """Values as JSON has them, with all text marked where it has to be."""
+        return _each_text(plain(value), mark_text)
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:
+        """The values again."""
+        return _each_text(value, unmark_text)
+
+    def coerce_compared_value(self, op: Any, value: Any) -> Any:
+        """Paths into the JSON are not JSON themselves."""
+        return self.impl_instance.coerce_compared_value(op, value)
+
+
+def plain(value: Any) -> Any:
+    """Values as JSON has them; NaN as None, infinity as text, numpy scalars as numbers, anything else as text."""
+    if isinstance(value, dict):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "inf" if value > 0 else "-inf"
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)
 
 
 class CleanText(TypeDecorator[str]):
@@ -94,7 +154,7 @@ run = Table(
     Column("key", CleanText, nullable=False, unique=True),
     Column("model", CleanText),
     Column("weights_sha256", CleanText),
-    Column("options", JSON, nullable=False),
+    Column("options", PlainJSON, nullable=False),
     Column("skysift_version", CleanText),
     Column("engine", CleanText),
     Column("started", CleanText),
@@ -106,8 +166,8 @@ run = Table(
     Column("output", PathText),
     Column("flux_unit", CleanText),
     # Columns of the catalogue in their order, where each lies in `source`, and what belongs to the table as a whole.
-    Column("catalogue", JSON, nullable=False),
-    Column("manifest", JSON, nullable=False),
+    Column("catalogue", PlainJSON, nullable=False),
+    Column("manifest", PlainJSON, nullable=False),
     Column("current", Boolean, nullable=False),
     # Arcsec within which a source of the run may have a partner; NULL until its sources were joined with others.
     Column("reach", Double),

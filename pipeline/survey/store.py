@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
 import uuid
@@ -21,15 +22,16 @@ from survey_io.errors import InputError, OptionError
 
 from .associate import associate
 from .bulk import insert
-from .database import plain
 from .retention import Retention
 from .rows import catalogue_kind, table_to_rows
-from .schema import observation, run, source
+from .schema import observation, plain, run, source
 
 if TYPE_CHECKING:
     from pipeline.runs import DetectResult
 
 __all__ = ["SurveyStore", "open_store", "run_key"]
+
+logger = logging.getLogger("skysift")
 
 # Seconds to wait at the opening for a database that is away: a wrong address is said soon.
 _OPENING = 8.0
@@ -165,7 +167,7 @@ class SurveyStore(Retention):
                 added = sa.insert(run).values(observation_id=seen, recorded=self.time(), **values)
                 known = connection.execute(added.returning(run.c.id)).scalar_one()
                 insert(connection, "source", _complete(rows.data, known, seen))
-                associate(connection, seen)
+                self._join(connection, seen)
             ending = {"state": "failed", "error": lacking} if short else {"state": "done", "error": None}
             ending |= {"worker": None, "kind": kind, "bytes": size or observation.c.bytes}
             connection.execute(sa.update(observation).where(observation.c.id == seen).values(**ending))
@@ -192,10 +194,28 @@ class SurveyStore(Retention):
             locked = sa.select(observation.c.id).where(observation.c.id == found["observation_id"]).with_for_update()
             connection.execute(locked)
             self._set_current(connection, found["observation_id"], run_id)
-            associate(connection, found["observation_id"])
+            self._join(connection, found["observation_id"])
             return found["rows"]
 
         return self.write(work)
+
+    def _join(self, connection: Connection, observation_id: int) -> None:
+        """Join an observation's sources with those of others, as far as that can be done now."""
+        try:
+            with connection.begin_nested():
+                associate(connection, observation_id)
+        except Exception as error:
+            # What the database says of itself (away, full, locked) concerns the run as a whole.
+            if isinstance(error, sa.exc.DBAPIError) and not isinstance(error, sa.exc.DataError):
+                raise
+            # A run is not lost because its sources cannot be joined: `associate_pending` finds them again.
+            said = " ".join(str(error).split())[:200]
+            logger.warning(
+                "%s: the sources of observation %d are not joined with others yet (%s: %s)",
+                self.place, observation_id, type(error).__name__, said,
+            )  # fmt: skip
+            if os.environ.get("SKYSIFT_DEBUG"):
+                raise
 
     def _set_current(self, connection: Connection, observation_id: int, run_id: int | None) -> None:
         """Supersede an observation's current run by another one that is there, or by none."""

@@ -105,6 +105,8 @@ def test_columns_of_any_type() -> None:
             "negative": np.array([-(2**63), 2**63 - 1, 0]),
             "tiny": np.array([1, 2, 255], np.uint8),
             "text": ["--", "\\--", 'a"b\\n\n\0x☆ {} % null'],
+            "halves": ["\udcff\ud83d", "\\x0041", "😀\udcff"],
+            "\udcff\0": [1.0, 2.0, np.nan],
             "bytes": np.array([b"ab", b"\xff\x01", b"--"]),
             "pair": np.array([[1.5, np.nan], [np.inf, -0.0], [1e-45, 2]], np.float32),
             "complex": np.array([1 + 2j, complex(np.nan, 3), 4]),
@@ -119,6 +121,8 @@ def test_columns_of_any_type() -> None:
         meta={"survey": "deep", "numbers": [1, 2.5, None], "EXTNAME": "X"},
     )  # fmt: skip
     same(table, there_and_back(table))
+    for text in table_to_rows(table, "image").data["details"].to_pylist():
+        assert "\\u0000" not in text and "\\udcff" not in text
     same(table[:0], there_and_back(table[:0]))
 
 
