@@ -285,7 +285,8 @@ class EngineSpec:
         else:
             graph = known_graph(self.model) if name == "openvino" else None
         if graph is not None:
-            return _backends[name].build(graph, precision=self.precision, threads=self.threads)
+            where = {"device": self.device or home_device(name)} if _backends[name].on_gpu else {}
+            return _backends[name].build(graph, precision=self.precision, threads=self.threads, **where)
         from models.weights import load_weights
 
         module, _ = load_weights(self.model)

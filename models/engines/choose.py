@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 from dataclasses import dataclass
 
 from models.engines.base import available_engines, engine_precisions, home_device, resolve_engine, why_unusable
@@ -200,8 +199,6 @@ def _processor_engines() -> list[str]:
 
 
 def _passed(model: str, engine: str, precision: str) -> bool | None:
-    if importlib.util.find_spec("models.gates") is None:
-        return None
     from models.gates import gate_passed
 
     return gate_passed(model, engine, precision)

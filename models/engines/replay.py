@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Shapes that have a graph of their own, each with the memory of its layers.
-_KEPT = 3
+from survey_io.errors import SkysiftError
+
 # Calls before a capture, in which libraries choose their kernels.
 _WARM_UP = 2
 
@@ -33,11 +33,15 @@ class Replay:
     forward : callable
         Without decisions that depend on values.
     device : torch.device
+    kept : int
+        Shapes that have a graph at the same time; 1 where what ``forward`` holds follows the shape of the last call, so
+        that a graph is stale once another shape came.
     """
 
-    def __init__(self, forward: Callable[..., Tensor], device: torch.device):
+    def __init__(self, forward: Callable[..., Tensor], device: torch.device, *, kept: int = 3):
         self._forward = forward
         self._device = device
+        self._most = kept
         self._able = device.type == "cuda"
         self._seen: set[tuple] = set()
         self._kept: OrderedDict[tuple, _Captured] = OrderedDict()
@@ -49,6 +53,9 @@ class Replay:
         key = tuple(tuple(one.shape) for one in tensors)
         captured = self._kept.get(key)
         if captured is None:
+            if self._most == 1:
+                self._kept.clear()
+                self._seen &= {key}
             if key not in self._seen:
                 # Ragged shapes come once, and a capture costs more than it saves them.
                 self._seen.add(key)
@@ -79,11 +86,11 @@ class Replay:
         except torch.OutOfMemoryError:
             self._kept.clear()
             raise
-        except RuntimeError:
+        except (RuntimeError, SkysiftError):
             self._able = False
             self._kept.clear()
             return None
-        while len(self._kept) >= _KEPT:
+        while len(self._kept) >= self._most:
             self._kept.popitem(last=False)
         self._kept[key] = _Captured(graph, given, answer)
         return self._kept[key]

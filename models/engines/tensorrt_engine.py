@@ -74,7 +74,8 @@ class TensorRtEngine:
         self._module = module
         self._library = choose_library(torch.cuda.get_device_capability(self.device))
         self._trt = import_library(self._library)
-        self._replay = Replay(self._enqueue, self.device)
+        # A context's own memory holds what belongs to the shapes of its last call.
+        self._replay = Replay(self._enqueue, self.device, kept=1)
         self._turn = threading.Lock()
         with torch.cuda.device(self.device):
             self._open(make_profile(module))

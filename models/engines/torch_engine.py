@@ -50,6 +50,11 @@ class TorchEngine:
         self._format = {3: torch.channels_last, 4: torch.channels_last_3d}.get(
             len(self._inputs[0].shape), torch.contiguous_format
         )
+        if self.device.type == "cuda":
+            # Else float32 convolutions keep 10 bits. For the whole process: threads with other GPUs would meet a
+            # setting of one call half-way.
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cudnn.benchmark = True
         module = lowered(module, precision).to(self.device)
         self._module = module.to(memory_format=self._format)
         if compiled:
@@ -82,9 +87,7 @@ class TorchEngine:
         import torch
 
         if self.device.type == "cuda":
-            # Else float32 convolutions keep 10 bits.
-            exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
-            with torch.cuda.device(self.device), exact:
+            with torch.cuda.device(self.device):
                 yield
             return
         before = torch.get_num_threads()
