@@ -138,14 +138,14 @@ def test_what_surely_falls_does_not_come_back_and_lanes_are_timed(tmp_path, sky,
 def test_nothing_found_and_nothing_there_are_results(tmp_path, sky, device):
     _, header = sky
     noise = np.random.default_rng(1).normal(0, 1e-6, (200, 180)).astype(np.float32)
-    noise[:, 100:] = np.nan
+    noise[:, 60:] = np.nan
     fits.writeto(tmp_path / "noise.fits", noise, header)
     pixels = open_image(tmp_path / "noise.fits").pixels
     background = estimate_background(pixels, mesh=64)
     spec, _ = make_finder("light", engine="torch", precision="f32", threads=1, beam=BEAM)
     of_device = DeviceImages(spec, EngineSpec("light", "torch", device=device).load_alone())
     tiles = plan_tiles(pixels.shape, tile=64, halo=spec.halo, stride=spec.stride, even=True)
-    blank = [tile for tile in tiles if tile.full[1].start >= 100]
+    blank = [tile for tile in tiles if tile.full[1].start >= 60]
     assert len(blank) and len(of_device.find(pixels, background, blank, False)) == 0
     found = [of_device.find(pixels, background, [tile], False) for tile in tiles]
     expected = [Detections.from_arrays(find_piece(pixels, background, spec, [tile])) for tile in tiles]
