@@ -201,10 +201,12 @@ def render(store: Any = None, *, folder: str | Path | None = None) -> bytes:
     store : pipeline.survey store, optional
         Asked for observations by state, runs and sources.
     folder : path, optional
-        Folder of the processes' copies [default: the one given to `start`].
+        Folder of the processes' copies [default: the one given to `start`, else $SKYSIFT_METRICS].
     """
     meter, total = _mine(), Sum()
     where = Path(folder) if folder is not None else meter.folder if meter is not None else None
+    if where is None and os.environ.get("SKYSIFT_METRICS"):
+        where = Path(os.environ["SKYSIFT_METRICS"])
     if meter is not None:
         meter.measure_memory()
         total.add(meter.registry.collect(), gauges=True)

@@ -17,7 +17,7 @@ from flows.runners import list_clusters, read_cluster
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = [ROOT / "deploy" / name for name in ("setup.sh", "demo.sh", "test.sh", "lock.sh")] + [ROOT / ".ci" / "run"]
-BATCH = sorted((ROOT / "deploy" / "slurm").glob("*.sbatch"))
+BATCH = sorted((ROOT / "deploy" / "slurm").glob("train*.sbatch"))
 RUN_BOOK = (ROOT / "deploy" / "README.md").read_text(encoding="utf-8")
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
 PREFECT = yaml.safe_load((ROOT / "deploy" / "prefect.yaml").read_text(encoding="utf-8"))
@@ -173,7 +173,7 @@ def test_the_container_has_targets_for_processors_gpus_and_training() -> None:
     for name in ("gpu", "train", "cpu"):
         assert "\nUSER ${USER_ID}\n" in targets[name] and "FROM" not in targets[name]
         assert "\nHEALTHCHECK " in targets[name]
-    assert 'VOLUME ["/data", "/models", "/runs"]' in targets["train"]
+    assert 'VOLUME ["/cache", "/data", "/models", "/runs", "/scratch"]' in targets["train"]
     for source in re.findall(r"^COPY (.+) \S+$", DOCKERFILE, re.M):
         assert all((ROOT / one).exists() for one in source.split()), source
     held = ("--require-hashes", "--no-deps --no-build-isolation --editable .")
