@@ -20,8 +20,10 @@ from .commands import (
     doctor,
     evaluate,
     export,
+    hats,
     http,
     listing,
+    query,
     registry,
     serve,
     simulate,
@@ -63,9 +65,11 @@ models_app.command("show")(registry.show)
 models_app.command("promote")(registry.promote)
 models_app.command("rollback")(registry.rollback)
 app.command("demo")(demo.demo)
+app.command("query")(query.query)
 app.add_typer(survey_app, name="survey")
 for _command in (survey.status, survey.runs, survey.add, survey.use, survey.forget, survey.migrate):
     survey_app.command(_command.__name__)(_command)
+survey_app.command("export-hats")(hats.export_hats)
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 app.command("clean")(clean.clean)

@@ -15,7 +15,7 @@ from survey_io.errors import InputError, OptionError
 
 from .queue import Queue
 from .rows import rows_to_table
-from .schema import COMMON, clean_text, observation, run, source
+from .schema import COMMON, clean_text, observation, run, source, unresolved
 from .sky import cone_ranges, separation
 
 __all__ = ["CONE_COLUMNS", "Reading"]
@@ -229,7 +229,8 @@ class Reading(Queue):
         dict
             ``source`` (id, row, name, ra, dec, current), ``file``, ``sha256``, ``bytes``, ``observation_id``,
             ``model``, ``weights_sha256``, ``engine``, ``options``, ``versions``, ``run`` (as `runs` gives it),
-            ``files`` (what the run wrote), ``superseded_by`` (id of the run that counts now, or None).
+            ``files`` (what the run wrote), ``superseded_by`` (id of the run that counts now, or None), ``unresolved``
+            (a dict with source_id, reason and distance for each source that could be the same and is not joined).
 
         Raises
         ------
@@ -258,6 +259,7 @@ class Reading(Queue):
                 "run": {column.name: found[column.name] for column in _BRIEF},
                 "files": manifest.get("files") or {},
                 "superseded_by": None if row["current"] else newest,
+                "unresolved": _conflicts(connection, source_id),
             }  # fmt: skip
 
         found = self.read(work)
@@ -280,6 +282,15 @@ class Reading(Queue):
             part = run.c.id.in_(wanted[first : first + _IDS])
             units |= dict(connection.execute(sa.select(run.c.id, run.c.flux_unit).where(part)).all())
         return units
+
+
+def _conflicts(connection: Connection, source_id: int) -> list[dict[str, Any]]:
+    """Sources that lie close enough to be one with this source and are not joined with it."""
+    u, found = unresolved.c, []
+    for mine, other in ((u.source_id, u.other_id), (u.other_id, u.source_id)):
+        query = sa.select(other.label("source_id"), u.reason, u.distance).where(mine == source_id)
+        found += [dict(row) for row in connection.execute(query).mappings()]
+    return sorted(found, key=lambda one: one["source_id"])
 
 
 def _by_id(connection: Connection, ids: list[int], columns: list[sa.Column[Any]]) -> list[Any]:
