@@ -8,6 +8,7 @@ but doubts is trusted where a voxel is too bright to be noise.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -65,14 +66,19 @@ def find_bright(snr: np.ndarray, beam_px: float, rms: tuple[float, ...], reach: 
     Detections
         With the parameters of ``known``, all NaN.
     """
-    names = list(known.params)
-    nothing = Detections.empty(3, names)
     if not (rms[0] > 0 and rms[1] > 0):
-        return nothing
-    narrow, wide = _filtered(snr, beam_px, reach)
+        return Detections.empty(3, list(known.params))
+    return bright_of(*_filtered(snr, beam_px, reach), beam_px, rms, known)
+
+
+def bright_of(
+    narrow: np.ndarray, wide: np.ndarray, beam_px: float, rms: tuple[float, ...], known: Detections
+) -> Detections:
+    """As `find_bright`, of a window that both filters have gone over."""
+    names = list(known.params)
     wide = wide / np.float32(rms[1])
     if not wide.size or wide.max() < BRIGHT:
-        return nothing
+        return Detections.empty(3, names)
     narrow = maximum_filter(narrow / np.float32(rms[0]), 3)
     peak = (wide > BRIGHT) & (wide > EXTENDED * narrow) & (wide == maximum_filter(wide, (9, 7, 7)))
     at = np.argwhere(peak)
@@ -105,21 +111,30 @@ def trust_bright_lines(found: Detections, snr: np.ndarray, halo: tuple[int, int,
     halo : (channels, y, x)
         No voxel farther from a detection is looked at: what is raised does not depend on the tiling.
     """
-    logit = found.logit.copy()
-    for row in range(len(found)):
-        highest = []
-        for around in ((0, 0, 0), BRIGHT_AROUND):
-            reach = [
-                min(int(np.ceil(0.6 * s)) + a, h) for s, a, h in zip(found.size[row], around, halo, strict=True)
-            ]
-            box = tuple(
-                slice(max(round(c) - r, 0), round(c) + r + 1)
-                for c, r in zip(found.centre[row].tolist(), reach, strict=True)
-            )
-            highest.append(float(snr[box].max(initial=0.0)))
-        if highest[0] >= max(BRIGHT_VOXEL, BRIGHT_SHARE * highest[1]):
-            logit[row] = max(logit[row], BRIGHT_LOGIT + 0.01 * logit[row])
-    return logit
+    boxes = bright_boxes(found, halo)
+    return raise_bright(found.logit, [float(snr[box].max(initial=0.0)) for box in boxes])
+
+
+def bright_boxes(found: Detections, halo: tuple[int, int, int]) -> list[tuple[slice, ...]]:
+    """For each detection the voxels within its extent, and those around it too."""
+    return [
+        _box(centre, [min(int(np.ceil(0.6 * s)) + a, h) for s, a, h in zip(size, around, halo, strict=True)])
+        for centre, size in zip(found.centre.tolist(), found.size, strict=True)
+        for around in ((0, 0, 0), BRIGHT_AROUND)
+    ]
+
+
+def _box(centre: Sequence[float], reach: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(slice(max(round(c) - r, 0), max(round(c) + r + 1, 0)) for c, r in zip(centre, reach, strict=True))
+
+
+def raise_bright(logit: np.ndarray, highest: Sequence[float]) -> np.ndarray:
+    """Log odds of detections, by the highest S/N in each of their `bright_boxes`."""
+    raised = logit.copy()
+    for row, (within, around) in enumerate(zip(highest[::2], highest[1::2], strict=True)):
+        if within >= max(BRIGHT_VOXEL, BRIGHT_SHARE * around):
+            raised[row] = max(raised[row], BRIGHT_LOGIT + 0.01 * raised[row])
+    return raised
 
 
 def _filtered(snr: np.ndarray, beam_px: float, reach: int) -> tuple[np.ndarray, np.ndarray]:
@@ -128,7 +143,12 @@ def _filtered(snr: np.ndarray, beam_px: float, reach: int) -> tuple[np.ndarray, 
     part = snr[tuple(slice(0, n) for n in sides)]
     blocks = part.reshape(c, BLOCK[0], y, BLOCK[1], x, BLOCK[2]).mean(axis=(1, 3, 5))
     blocks = uniform_filter1d(blocks, BOXCAR, axis=0, mode="constant")
-    # A wide beam's filter is narrowed to what a halo holds.
-    limit = (reach // BLOCK[1] - 3) / TRUNCATE
-    sigmas = [min(width * beam_px * FWHM_TO_SIGMA / BLOCK[1], limit) for width in (NARROW, WIDE)]
+    sigmas = filter_sigmas(beam_px, reach)
     return tuple(gaussian_filter(blocks, (0, s, s), mode="constant", truncate=TRUNCATE) for s in sigmas)
+
+
+def filter_sigmas(beam_px: float, reach: int) -> tuple[float, float]:
+    """Widths of both filters, in blocks; a wide beam's is narrowed to what a halo holds."""
+    limit = (reach // BLOCK[1] - 3) / TRUNCATE
+    narrow, wide = (min(width * beam_px * FWHM_TO_SIGMA / BLOCK[1], limit) for width in (NARROW, WIDE))
+    return narrow, wide

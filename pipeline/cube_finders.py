@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models.detections import Detections
 from models.engines.choose import Choice
 from pipeline.engine_choice import PROCESSOR, load_chain, own_device, pick_engine, told
+
+if TYPE_CHECKING:
+    from models.engines.base import Engine
+    from models.engines.chain import ChainEngine
+    from models.yolo.head import HeadSpec
+    from pipeline.device_cubes import DeviceCubes
 
 # Candidates less likely than this are not carried further: they could not end in a catalogue.
 MIN_PROBABILITY = 0.03
@@ -68,9 +75,17 @@ class CubeFinderSpec:
         """Geometric mean of the beam's axes, px."""
         return math.sqrt(self.beam[0] * self.beam[1])
 
+    def chain(self) -> ChainEngine | None:
+        """This thread's engine; None without a network."""
+        return getattr(_load(self, own_device(self.devices)), "engine", None)
+
+    def on_device(self, engine: Engine) -> DeviceCubes:
+        """The stages around an engine on its device, the same for all threads."""
+        return _load(self, own_device(self.devices)).on_device(engine)
+
     def told(self) -> dict[str, np.ndarray]:
         """For a piece's arrays: what computed it, and what happened."""
-        return told(getattr(_load(self, own_device(self.devices)), "engine", None))
+        return told(self.chain())
 
     def warm_up(self) -> None:
         """Load the network into this process, once for all pieces that it will work on."""
@@ -120,6 +135,16 @@ class NetworkCubeFinder:
         self.engine = load_chain(spec, device)
         self.spec = spec
         self.vector = beam_vector(spec.beam)[None]
+        self._device_lock = threading.Lock()
+        self._on_device: tuple[Engine, DeviceCubes] | None = None
+
+    def on_device(self, engine: Engine) -> DeviceCubes:
+        from pipeline.device_cubes import DeviceCubes
+
+        with self._device_lock:
+            if self._on_device is None or self._on_device[0] is not engine:
+                self._on_device = engine, DeviceCubes(self.spec, engine)
+            return self._on_device[1]
 
     def find(self, snr: np.ndarray) -> Detections:
         from models.yolo.candidates import find_candidates
@@ -137,29 +162,30 @@ class NetworkCubeFinder:
         found = find_candidates(raw, self.head, beam_px=self.spec.beam_px, min_logit=low)
         at = tuple(np.clip(np.rint(c).astype(int), 0, n - 1) for c, n in zip(found.centre.T, snr.shape, strict=True))
         # A centre on blank voxels is no source, whatever the network says of the edge around it.
-        found = self.physical(found[np.isfinite(snr[at])])
+        found = physical(found[np.isfinite(snr[at])], self.head, self.spec.beam_px)
         found.logit = trust_bright_lines(found, image[0, 0], self.spec.halo)
         bright = find_bright(image[0, 0], self.spec.beam_px, self.spec.scale_rms, self.spec.halo[1], found)
         return Detections.concatenate([found, bright])
 
-    def physical(self, found: Detections) -> Detections:
-        """Parameters of the head in S/N units, px, channels and radians, with errors."""
-        p, beam = found.params, self.spec.beam_px
-        flux = np.exp(np.clip(p["log_flux"], -3, 16))
-        found.params = {
-            "net_flux": flux,
-            "net_flux_error": flux * p["log_flux_scale"],
-            "net_size": np.exp(np.clip(p["log_size"], -4, 5)) * beam,
-            "net_size_scale": p["log_size_scale"],
-            "net_w20": np.exp(np.clip(p["log_w20"], -4, 4)) * self.head.line_channels,
-            "net_w20_scale": p["log_w20_scale"],
-            "net_inclination": np.clip(p["inclination"], 0.0, np.pi / 2),
-            "net_inclination_error": p["inclination_scale"],
-            "net_theta": np.mod(np.arctan2(p["sin_theta"], p["cos_theta"]), 2 * np.pi),
-            "net_theta_error": p["angle_scale"],
-        }
-        found.params = {name: np.asarray(value, np.float32) for name, value in found.params.items()}
-        return found
+
+def physical(found: Detections, head: HeadSpec, beam: float) -> Detections:
+    """Parameters of the head in S/N units, px, channels and radians, with errors."""
+    p = found.params
+    flux = np.exp(np.clip(p["log_flux"], -3, 16))
+    found.params = {
+        "net_flux": flux,
+        "net_flux_error": flux * p["log_flux_scale"],
+        "net_size": np.exp(np.clip(p["log_size"], -4, 5)) * beam,
+        "net_size_scale": p["log_size_scale"],
+        "net_w20": np.exp(np.clip(p["log_w20"], -4, 4)) * head.line_channels,
+        "net_w20_scale": p["log_w20_scale"],
+        "net_inclination": np.clip(p["inclination"], 0.0, np.pi / 2),
+        "net_inclination_error": p["inclination_scale"],
+        "net_theta": np.mod(np.arctan2(p["sin_theta"], p["cos_theta"]), 2 * np.pi),
+        "net_theta_error": p["angle_scale"],
+    }
+    found.params = {name: np.asarray(value, np.float32) for name, value in found.params.items()}
+    return found
 
 
 @lru_cache(maxsize=16)

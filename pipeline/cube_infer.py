@@ -8,6 +8,7 @@ import numpy as np
 
 from models.detections import Detections
 from pipeline.cube_finders import CubeFinderSpec
+from pipeline.device_cubes import find_cube_on_device
 from pipeline.merge import owned
 from survey_io.cube_snr import read_cube_snr
 from survey_io.tiles import Tile, plan_tiles
@@ -21,6 +22,9 @@ NEGATIVE_SHARE, NEGATIVE_VOXELS = 0.25, (8_000_000, 64_000_000)
 
 def find_cube_piece(pixels: Any, noise: Any, finder: CubeFinderSpec, tile: Tile, negative: bool = False) -> Arrays:
     """Candidates whose anchors a tile owns, in cube voxels, and the highest S/N over channels and over rows."""
+    on_device = find_cube_on_device(pixels, noise, finder, tile, negative)
+    if on_device is not None:
+        return {**on_device, **finder.told()}
     snr = read_cube_snr(pixels, noise, tile.full)
     if negative:
         np.negative(snr, out=snr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from models.device.mesh import MeshOnDevice
     from models.engines.base import Engine
 
+Result = TypeVar("Result")
 # Parts of a buffer begin at multiples of this many bytes: any stored type may be looked at there.
 ALIGN = 64
 # Of a window that may be blank only each so many-th value is looked at first.
@@ -36,18 +37,32 @@ def find_on_device(
     Where memory runs out, fewer tiles are searched at once; where one alone does not fit, or the GPU fails, the next
     engine does the piece.
     """
+    def work(engine: Engine, size: int) -> Detections:
+        images = spec.on_device(engine)
+        parts = [images.find(pixels, background, tiles[i : i + size], negative) for i in range(0, len(tiles), size)]
+        return Detections.concatenate(parts)
+
+    return on_device(spec, len(tiles), work)
+
+
+def on_device(spec: Any, count: int, work: Callable[[Engine, int], Result]) -> Result | None:
+    """Work on a finder's device, with less at once or the next engine where that fails; None for a processor.
+
+    Parameters
+    ----------
+    spec : FinderSpec or CubeFinderSpec
+    count : int
+        Windows of the piece.
+    work : callable
+        ``work(engine, size)`` does the piece with so many windows at once.
+    """
     while (chain := spec.chain()) is not None and runs_on_device(chain.way):
         way, engine = chain.current()
         if not runs_on_device(way):
             continue
-        size = min(chain.largest or len(tiles), len(tiles))
+        size = min(chain.largest or count, count)
         try:
-            images = spec.on_device(engine)
-            parts = [
-                images.find(pixels, background, tiles[first : first + size], negative)
-                for first in range(0, len(tiles), size)
-            ]
-            return Detections.concatenate(parts)
+            return work(engine, size)
         except Exception as error:
             memory = is_out_of_memory(error)
             if not (memory or is_device_failure(error)):
@@ -133,7 +148,7 @@ def stored_windows(
     """How some windows' values are stored, how many bytes they take, and what copies them into a buffer."""
     from models.device.images import Part, Storage
 
-    raw = hasattr(pixels, "stored")
+    raw = hasattr(pixels, "copy_stored")
     storage = Storage(pixels.dtype, pixels.scale, pixels.zero, pixels.blank) if raw else Storage("=f4")
     dtype = np.dtype(storage.dtype)
     # Without the borders outside of the image, which the exact size would need a look at the file for.
@@ -143,19 +158,24 @@ def stored_windows(
         parts: list[Part | None] = []
         first = 0
         for window in windows:
-            whole = tuple(slice(0, s.stop - s.start) for s in window)
-            stored = pixels.stored(window) if raw else (pixels.read(window), whole)
-            if stored is None:
+            place = pixels.copy_stored(window, buffer[first:]) if raw else _copy_read(pixels, window, buffer[first:])
+            if place is None:
                 parts.append(None)
                 continue
-            values, place = stored
-            target = buffer[first : first + values.size * dtype.itemsize].view(dtype).reshape(values.shape)
-            np.copyto(target, values)
-            parts.append(None if _blank(target, storage) else Part(first, place))
+            part = Part(first, place)
+            target = buffer[first : first + math.prod(part.sides) * dtype.itemsize].view(dtype).reshape(part.sides)
+            parts.append(None if _blank(target, storage) else part)
             first += round_up(target.nbytes, ALIGN)
         return parts
 
     return storage, size, read
+
+
+def _copy_read(pixels: Any, window: tuple[slice, ...], out: np.ndarray) -> tuple[slice, ...]:
+    """As ``copy_stored``, of pixels that are made as they are read (means of blocks)."""
+    values = pixels.read(window)
+    np.copyto(out[: values.nbytes].view(np.float32).reshape(values.shape), values)
+    return tuple(slice(0, side) for side in values.shape)
 
 
 def _blank(stored: np.ndarray, storage: Storage) -> bool:

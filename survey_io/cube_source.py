@@ -87,9 +87,7 @@ class CubeSource:
 
     def _read_inside(self, channels: slice, rows: slice, columns: slice, every: int = 1) -> np.ndarray:
         sides = (-(-(channels.stop - channels.start) // every), rows.stop - rows.start, columns.stop - columns.start)
-        # Every row touches whole pages of the map, which count as ours while it lasts: a few channels at once.
-        touched = sides[1] * (sides[2] * np.dtype(self.dtype).itemsize + 2 * mmap.PAGESIZE)
-        group = max(1, MAPPED_BYTES // touched)
+        group = self._group(sides)
         if group >= sides[0]:
             return self._read_mapped(channels, rows, columns, every)
         values = np.empty(sides, np.float32)
@@ -99,7 +97,31 @@ class CubeSource:
             values[done : done + group] = self._read_mapped(part, rows, columns, every)
         return values
 
+    def copy_stored(self, window: Window3, out: np.ndarray) -> Window3 | None:
+        """Copy the values of a window as they are on disk; as `survey_io.pixels.PixelSource.copy_stored`."""
+        inside = [slice(max(s.start, 0), min(s.stop, n)) for s, n in zip(window, self.shape, strict=True)]
+        if any(s.start >= s.stop for s in inside):
+            return None
+        channels, rows, columns = inside
+        sides = tuple(s.stop - s.start for s in inside)
+        dtype = np.dtype(self.dtype)
+        target = out[: int(np.prod(sides)) * dtype.itemsize].view(dtype).reshape(sides)
+        group = self._group(sides)
+        for done in range(0, sides[0], group):
+            part = slice(channels.start + done, min(channels.start + done + group, channels.stop))
+            target[done : done + group] = self._mapped(part, rows, columns, 1)
+        return tuple(slice(i.start - s.start, i.stop - s.start) for i, s in zip(inside, window, strict=True))
+
+    def _group(self, sides: tuple[int, ...]) -> int:
+        """Channels that are mapped at once: every row touches whole pages of the map, which count as ours."""
+        touched = sides[1] * (sides[2] * np.dtype(self.dtype).itemsize + 2 * mmap.PAGESIZE)
+        return max(1, MAPPED_BYTES // touched)
+
     def _read_mapped(self, channels: slice, rows: slice, columns: slice, every: int) -> np.ndarray:
+        stored = self._mapped(channels, rows, columns, every)
+        return to_float32(stored, scale=self.scale, zero=self.zero, blank=self.blank)
+
+    def _mapped(self, channels: slice, rows: slice, columns: slice, every: int) -> np.ndarray:
         dtype = np.dtype(self.dtype)
         nx, count, step = self.shape[2], -(-(channels.stop - channels.start) // every), every * self.channel_step
         first = channels.start * self.channel_step + rows.start * nx
@@ -122,7 +144,7 @@ class CubeSource:
             strides=(step * size, nx * size, size),
             writeable=False,
         )
-        return to_float32(stored, scale=self.scale, zero=self.zero, blank=self.blank)
+        return stored
 
     def plane(self, channel: int) -> PixelSource:
         """One channel as the pixels of an image."""

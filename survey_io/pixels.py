@@ -91,15 +91,20 @@ class PixelSource:
         padded[: values.shape[0], : values.shape[1]] = values
         return padded
 
-    def stored(self, window: Window) -> tuple[np.ndarray, Window] | None:
-        """The values of a window as they are on disk, and where in the window they lie; None outside of the image.
+    def copy_stored(self, window: Window, out: np.ndarray) -> Window | None:
+        """Copy the values of a window as they are on disk.
+
+        Parameters
+        ----------
+        window : (slice, slice)
+            May reach outside the image.
+        out : ndarray of uint8
+            Its beginning is filled, row by row, with what lies in the image.
 
         Returns
         -------
-        values : ndarray of `dtype`, shape (h, w)
-            A view of the mapped file: nothing is read before it is copied.
-        place : (slice, slice)
-            Window pixels.
+        (slice, slice) or None
+            Where in the window the values lie; None where it lies outside of the image.
 
         Raises
         ------
@@ -109,9 +114,9 @@ class PixelSource:
         inside = [slice(max(s.start, 0), min(s.stop, n)) for s, n in zip(window, self.shape, strict=True)]
         if any(s.start >= s.stop for s in inside):
             return None
-        rows, columns = inside
-        values = self._map(rows.start, rows.stop)[:, columns]
-        return values, tuple(slice(i.start - s.start, i.stop - s.start) for i, s in zip(inside, window, strict=True))
+        values = self._map(inside[0].start, inside[0].stop)[:, inside[1]]
+        np.copyto(out[: values.size * values.itemsize].view(values.dtype).reshape(values.shape), values)
+        return tuple(slice(i.start - s.start, i.stop - s.start) for i, s in zip(inside, window, strict=True))
 
     def _read_inside(self, y0: int, y1: int, x0: int, x1: int, step: int = 1) -> np.ndarray:
         rows = self._map(y0, y1)

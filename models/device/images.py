@@ -192,7 +192,7 @@ class ImageFinder:
         self, raw: Tensor, snr: Tensor, windows: Sequence[Window], cores: Sequence[Window], shape: tuple[int, ...]
     ) -> Candidates:
         found = find_candidates(raw, self.head, beam_px=self.beam_px, min_logit=self.rules.min_logit)
-        at, inside = _pixel(found.centre, snr.shape[1:])
+        at, inside = nearest_pixel(found.centre, snr.shape[1:])
         value = snr[(found.item, *at.T)]
         # A centre on blank pixels is no source, whatever the network says of the edge around it.
         seen = value.isfinite()
@@ -246,7 +246,7 @@ class ImageFinder:
         self.lanes.close()
 
 
-def _pixel(centre: Tensor, sides: Sequence[int]) -> tuple[Tensor, Tensor]:
+def nearest_pixel(centre: Tensor, sides: Sequence[int]) -> tuple[Tensor, Tensor]:
     """The pixel that each place lies in, moved into the window, and whether it lay there."""
     nearest = centre.round().to(torch.int64)
     last = torch.tensor(sides, device=centre.device) - 1
