@@ -15,6 +15,7 @@ from .commands import (
     bench,
     classify,
     clean,
+    crossmatch,
     demo,
     detect,
     doctor,
@@ -66,6 +67,7 @@ models_app.command("promote")(registry.promote)
 models_app.command("rollback")(registry.rollback)
 app.command("demo")(demo.demo)
 app.command("query")(query.query)
+app.command("crossmatch")(crossmatch.crossmatch)
 app.add_typer(survey_app, name="survey")
 for _command in (survey.status, survey.runs, survey.add, survey.use, survey.forget, survey.migrate):
     survey_app.command(_command.__name__)(_command)

@@ -149,11 +149,26 @@ def _match(
             ratio = np.asarray(fluxes[0], dtype=np.float64)[i] / np.asarray(fluxes[1], dtype=np.float64)[j]
         similar = (ratio <= flux_factor) & (ratio >= 1.0 / flux_factor)
         i, j, distance = i[similar], j[similar], distance[similar]
-    chosen = (
-        _nearest(i, j, distance) if method == "nearest" else _rounds(i, j, distance, once=method == "mutual")
-    )
-    chosen = chosen[np.argsort(i[chosen], kind="stable")]
+    chosen = choose_pairs(i, j, distance, method=method)
     return Match(i[chosen], j[chosen], distance[chosen])
+
+
+def choose_pairs(i: np.ndarray, j: np.ndarray, distance: np.ndarray, *, method: str = "greedy") -> np.ndarray:
+    """Of all pairs of rows (n,) of two catalogues those (m,) that a method takes (see `match_sky`), sorted by `i`."""
+    chosen = _nearest(i, j, distance) if method == "nearest" else _rounds(i, j, distance, once=method == "mutual")
+    return chosen[np.argsort(i[chosen], kind="stable")]
+
+
+def sky_offsets(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Steps in arcsec, eastward and northward, between directions (n, 3) near to each other; also across a pole."""
+    step, middle = second - first, second + first
+    east = np.stack([-middle[:, 1], middle[:, 0], np.zeros(len(middle))], axis=-1)
+    length = np.linalg.norm(east, axis=1, keepdims=True)
+    # At a pole east is any direction.
+    east = np.where(length > 0, east / np.where(length > 0, length, 1.0), [[0.0, 1.0, 0.0]])
+    north = np.cross(middle / np.linalg.norm(middle, axis=1, keepdims=True), east) if len(middle) else step
+    x, y = (np.degrees(np.sum(step * axis, axis=1)) * 3600.0 for axis in (east, north))
+    return x, y
 
 
 def _is_lowest(group: np.ndarray, rank: np.ndarray) -> np.ndarray:

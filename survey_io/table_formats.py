@@ -269,7 +269,7 @@ def read_parquet(path: Path) -> Table:
         array = source[field.name]
         if array.null_count and not str(array.type).startswith(("float", "double")):
             values = np.ma.masked_array(
-                array.fill_null("" if str(array.type) == "string" else 0).to_numpy(),
+                array.fill_null({"string": "", "bool": False}.get(str(array.type), 0)).to_numpy(),
                 mask=array.is_null().to_numpy(),
             )
         else:

@@ -87,7 +87,8 @@ def show_table(table: Any) -> None:
             shown[name].info.format = ".7f" if name in ("ra", "dec", "distance") else ".6g"
         elif shown[name].dtype.kind == "U":
             # What a header or a file name held stays on its line.
-            shown[name] = ["".join(c if c.isprintable() else "?" for c in text) for text in shown[name]]
+            texts = shown[name].tolist()
+            shown[name] = ["".join(c if c.isprintable() else "?" for c in text or "") for text in texts]
     print("\n".join(shown.pformat(max_lines=-1, max_width=-1, show_unit=True)))
 
 

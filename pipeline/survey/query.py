@@ -22,7 +22,7 @@ from .schema import run, sky_object, source
 from .sky import cone_ranges, separation
 from .where import parse_where
 
-__all__ = ["DEFAULT_COLUMNS", "query_objects", "query_sources", "source_columns"]
+__all__ = ["DEFAULT_COLUMNS", "in_time", "query_objects", "query_sources", "source_columns"]
 
 DEFAULT_COLUMNS = (
     "id", "object_id", "name", "ra", "dec", "kind", "p_real", "snr", "flux", "flux_err", "flux_unit", "maj", "min",
@@ -88,6 +88,7 @@ def query_sources(
     columns: Sequence[str] | None = None,
     all_versions: bool = False,
     limit: int | None = None,
+    place: sa.ColumnElement[bool] | None = None,
     patience: float = PATIENCE,
 ) -> Table:
     """Sources in a cone or box for which a condition holds.
@@ -107,6 +108,8 @@ def query_sources(
         Sources of superseded runs as well, with the column ``current``.
     limit : int, optional
         Give no more rows: the nearest of a cone, otherwise those with the lowest ids.
+    place : sqlalchemy expression, optional
+        A further condition.
     patience : float
         Seconds that the database may take.
 
@@ -122,7 +125,7 @@ def query_sources(
     """
     known = source_columns()
     names = list(columns) if columns is not None else [*DEFAULT_COLUMNS, *(["current"] if all_versions else [])]
-    conditions = [] if all_versions else [source.c.current]
+    conditions = [*([] if all_versions else [source.c.current]), *([] if place is None else [place])]
     frame = sa.join(source, run, source.c.run_id == run.c.id)
     return _query(
         store, source, frame, known, names, conditions, cone=cone, box=box, where=where, limit=limit, patience=patience
@@ -137,14 +140,17 @@ def query_objects(
     where: str | None = None,
     columns: Sequence[str] | None = None,
     limit: int | None = None,
+    place: sa.ColumnElement[bool] | None = None,
     patience: float = PATIENCE,
 ) -> Table:
     """Objects (sources associated over observations) in a cone or box; see `query_sources`."""
     known = {one.name: one for one in sky_object.c if one.name != "hpx29"}
     names = list(columns) if columns is not None else list(OBJECT_COLUMNS)
+    conditions = [] if place is None else [place]
     return _query(
-        store, sky_object, sky_object, known, names, [], cone=cone, box=box, where=where, limit=limit, patience=patience
-    )
+        store, sky_object, sky_object, known, names, conditions, cone=cone, box=box, where=where, limit=limit,
+        patience=patience,
+    )  # fmt: skip
 
 
 def _query(

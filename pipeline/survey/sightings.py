@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from pipeline.crossmatch import pairs_within, unit_vectors
+from pipeline.crossmatch import pairs_within, sky_offsets, unit_vectors
 
 __all__ = ["ALONE", "AssociationOptions", "Groups", "Links", "Sightings", "find_links", "group_sightings"]
 
@@ -203,13 +203,7 @@ def _distance(
     sightings: Sightings, vectors: np.ndarray, i: np.ndarray, j: np.ndarray, options: AssociationOptions
 ) -> np.ndarray:
     """Normalised distance of pairs; infinite beyond the cap and for lines of which only one has a frequency."""
-    step, middle = vectors[j] - vectors[i], vectors[j] + vectors[i]
-    east = np.stack([-middle[:, 1], middle[:, 0], np.zeros(len(i))], axis=-1)
-    length = np.linalg.norm(east, axis=1, keepdims=True)
-    # At a pole east is any direction.
-    east = np.where(length > 0, east / np.where(length > 0, length, 1.0), [[0.0, 1.0, 0.0]])
-    north = np.cross(middle / np.linalg.norm(middle, axis=1, keepdims=True), east) if len(i) else step
-    along = [np.sum(step * axis, axis=1) * ARCSEC for axis in (east, north)]
+    along = sky_offsets(vectors[i], vectors[j])
     squares = np.zeros(len(i))
     for offset, error in zip(along, sightings.position_errors(options), strict=True):
         squares += offset**2 / (error[i] ** 2 + error[j] ** 2)
