@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
 import os
@@ -37,7 +38,7 @@ def check_prefect() -> Iterator[Finding]:
         version, ahead = _ask(url, "admin/version")
     except urllib.error.HTTPError as error:
         # Without a right key it still answers, and says no more.
-        yield Finding("Prefect", WARN, f"{url} answers {error.code} {error.reason}", "check PREFECT_API_KEY")
+        yield Finding("Prefect", WARN, f"{url} answers {error.code} {error.reason}", "set PREFECT_API_AUTH_STRING, or PREFECT_API_KEY")
         return
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
@@ -80,6 +81,8 @@ def _ask(url: str, path: str, body: dict[str, Any] | None = None) -> tuple[Any, 
         )
     if key := os.environ.get("PREFECT_API_KEY"):
         request.add_header("Authorization", f"Bearer {key}")
+    elif login := os.environ.get("PREFECT_API_AUTH_STRING"):
+        request.add_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
     with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
         ahead = 0.0
         if date := answer.headers.get("Date"):
