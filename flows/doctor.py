@@ -38,7 +38,8 @@ def check_prefect() -> Iterator[Finding]:
         version, ahead = _ask(url, "admin/version")
     except urllib.error.HTTPError as error:
         # Without a right key it still answers, and says no more.
-        yield Finding("Prefect", WARN, f"{url} answers {error.code} {error.reason}", "set PREFECT_API_AUTH_STRING, or PREFECT_API_KEY")
+        advice = "set PREFECT_API_AUTH_STRING, or PREFECT_API_KEY"
+        yield Finding("Prefect", WARN, f"{url} answers {error.code} {error.reason}", advice)
         return
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error

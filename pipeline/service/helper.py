@@ -231,10 +231,13 @@ def _warm_up() -> None:
 
 def _answer(job: Job, worker: str) -> Answer:
     from pipeline.journal import observation_context
+    from pipeline.metrics import snapshot
 
     began = time.perf_counter()
     with observation_context(observation=job.observation, worker=worker):
         result, kind, error = _attempt(job)
+    # The stages were timed here, and this process may be killed at any time.
+    snapshot()
     return Answer(result, kind, error, time.perf_counter() - began)
 
 
