@@ -28,16 +28,16 @@ class Outline:
 
     Attributes
     ----------
-    stride, receptive_field : int or tuple of int
-        As the network has them.
-    head : HeadSpec
+    stride, receptive_field : int, tuple of int, or None
+        As the network has them; None of classifiers.
+    head : HeadSpec or None
     graph : str
         Name of its OpenVINO graph in the cache folder; empty where it was not exported yet.
     """
 
-    stride: int | tuple[int, ...]
-    receptive_field: int | tuple[int, ...]
-    head: HeadSpec
+    stride: int | tuple[int, ...] | None
+    receptive_field: int | tuple[int, ...] | None
+    head: HeadSpec | None
     graph: str = ""
 
 
@@ -53,10 +53,11 @@ def load_outline(name_or_path: str | os.PathLike[str]) -> tuple[Outline, Card]:
     file = _file(card)
     try:
         values = _tuples(json.loads(file.read_text(encoding="utf-8")))
-        return Outline(**{**values, "head": HeadSpec(**values["head"])}), card
+        head = None if values["head"] is None else HeadSpec(**values["head"])
+        return Outline(**{**values, "head": head}), card
     except (OSError, ValueError, TypeError, KeyError):
         module, card = load_weights(name_or_path)
-    outline = Outline(module.stride, module.receptive_field, module.head)
+    outline = Outline(*(getattr(module, name, None) for name in ("stride", "receptive_field", "head")))
     _write(outline, file)
     return outline, card
 

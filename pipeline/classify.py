@@ -21,10 +21,13 @@ import numpy as np
 from astropy.table import Table
 
 from models.answers import AnswerCalibration
+from models.engines.chain import ChainEngine
+from models.engines.choose import Choice
 from models.registry import get_model, list_models
 from models.weights import exact_name, find_weights, load_weights, read_card
 from pipeline.class_table import build_class_table, describe
 from pipeline.classify_options import ClassifyOptions
+from pipeline.engine_choice import load_choice, pick_engine
 from pipeline.ledger import Ledger
 from pipeline.local_workers import Threads, local_workers
 from pipeline.outputs import prepare_output
@@ -78,6 +81,7 @@ class ClassifierSpec:
     unit: str | None = None
     air: bool | None = None
     rest_frequency: float | None = None
+    device: str = "auto"
 
 
 def classify(paths: list[Path], options: ClassifyOptions, *, progress: Progress | None = None) -> ClassifyResult:
@@ -117,7 +121,7 @@ def classify(paths: list[Path], options: ClassifyOptions, *, progress: Progress 
     workers = min(cores, max(len(files), 1))
     spec = ClassifierSpec(
         options.model, options.engine, options.precision, cores, options.hdu, options.unit, options.air,
-        options.rest_frequency,
+        options.rest_frequency, options.device,
     )  # fmt: skip
     groups = [files[first : first + FILES] for first in range(0, len(files), FILES)]
     if len(groups) < workers and files:
@@ -134,10 +138,11 @@ def classify(paths: list[Path], options: ClassifyOptions, *, progress: Progress 
         if not parts:
             raise InputError(errors[0] if errors else "no spectra were given", errors=tuple(errors))
         columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0] if key != "errors"}
-        module, _, _ = load_classifier(spec)
+        module, _, engine = load_classifier(spec)
         threshold = options.threshold if options.threshold is not None else card.threshold or 0.5
         table = build_class_table(columns, module.answers, module.grid, card.calibration, threshold)
         manifest = _manifest(table, columns, files, options, card, errors, module.grid)
+        manifest["model"] |= engine_summary(engine, spec)
         written = write_table(table, name, output, options, manifest, files, clock)
         if options.pictures:
             with clock.stage("pictures"):
@@ -174,7 +179,7 @@ def _find(paths: list[Path]) -> tuple[list[Path], list[str]]:
 
 def _open_ledger(output: Path, files: list[Path], options: ClassifyOptions, weights: str, name: str) -> Ledger:
     """The ledger of this call, keyed by all that decides its answers."""
-    chosen = options.model_dump(mode="json", exclude={"output", "formats", "pictures", "fresh", "threshold"})
+    chosen = options.model_dump(mode="json", exclude={"output", "device", "formats", "pictures", "fresh", "threshold"})
     state = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
     key = json.dumps([chosen, state, weights, version("skysift")], sort_keys=True)
     target = output / f".{name}_classify.ledger"
@@ -192,12 +197,21 @@ def load_classifier(spec: ClassifierSpec) -> tuple[Any, Any, Any]:
 
 @lru_cache(maxsize=4)
 def _load(spec: ClassifierSpec) -> tuple[Any, Any, Any]:
-    from models.engines.base import load_engine
-
     module, card = load_weights(spec.model)
-    return module, card, load_engine(
-        spec.engine, module, precision=spec.precision, threads=spec.threads, weights=spec.model
-    )
+    return module, card, load_choice(spec.model, _choice(spec), spec.threads)
+
+
+@lru_cache(maxsize=4)
+def _choice(spec: ClassifierSpec) -> Choice:
+    return pick_engine(spec.model, engine=spec.engine, precision=spec.precision, device=spec.device)
+
+
+def engine_summary(engine: ChainEngine, spec: ClassifierSpec) -> dict[str, Any]:
+    """For the manifest: what computed, why, and what failed."""
+    return {
+        "engine": engine.name, "precision": engine.precision, "device": engine.way.device, "why": _choice(spec).line,
+        "engine_notes": engine.take_notes(),
+    }  # fmt: skip
 
 
 _loading = threading.Lock()
@@ -290,8 +304,8 @@ def _manifest(
     return {
         "input": {"files": [str(path) for path in files], "notes": noted, "errors": errors},
         "model": {
-            "name": card.model, "weights": options.model, "engine": options.engine, "precision": options.precision,
-            "sha256": card.sha256, "grid": vars(grid), "calibration": card.calibration,
+            "name": card.model, "weights": options.model, "sha256": card.sha256, "grid": vars(grid),
+            "calibration": card.calibration,
         },
         "options": options.model_dump(mode="json"),
         "versions": {name: version(name) for name in ("skysift", "numpy", "astropy", "torch", "openvino")},

@@ -18,11 +18,16 @@ class ClassifyOptions(Options):
     output: Path = Field(Path("skysift_out"), description="Folder for the results; made when missing.")
     model: str = Field("stellar", min_length=1, description="Name of a classifier, or a weights file (.safetensors).")
     engine: Literal["auto", "torch", "onnx", "openvino", "tensorrt"] = Field(
-        "auto", description="What runs the network; auto picks the fastest that is installed, tensorrt needs a GPU."
+        "auto",
+        description="What runs the network; auto takes the fastest that runs here, and the next where it fails; "
+        "tensorrt needs a GPU.",
     )
-    precision: Literal["f32", "bf16", "fp16", "int8", "fp8"] = Field(
-        "f32", description="Arithmetic of the network: f32, bf16, or fp16 with tensorrt."
+    precision: Literal["auto", "f32", "bf16", "fp16", "int8", "fp8"] = Field(
+        "auto",
+        description="Arithmetic of the network: f32, bf16, int8 of a quantised graph, or fp16 on GPUs; auto is f32 "
+        "unless engine auto gains by another in which the model's answers were measured to stay the same.",
     )
+    device: str = Field("auto", min_length=3, description="Where the network runs: auto, cpu, cuda or cuda:0.")
     threshold: float | None = Field(
         None,
         ge=0.0,

@@ -17,7 +17,7 @@ from models.answers import AnswerCalibration
 from models.signature import network_inputs
 from models.votes import VoteAnswers
 from models.weights import Card
-from pipeline.classify import ClassifierSpec, ClassifyResult, finish, load_classifier, write_table
+from pipeline.classify import ClassifierSpec, ClassifyResult, engine_summary, finish, load_classifier, write_table
 from pipeline.classify_options import ClassifyOptions
 from pipeline.outputs import prepare_output
 from pipeline.runs import Clock, Progress, version
@@ -57,7 +57,8 @@ def classify_pictures(
         files, errors = _find(paths)
     output = prepare_output(options.output)
     workers = options.workers or os.cpu_count() or 1
-    module, _, engine = load_classifier(ClassifierSpec(options.model, options.engine, options.precision, workers))
+    spec = ClassifierSpec(options.model, options.engine, options.precision, workers, device=options.device)
+    module, _, engine = load_classifier(spec)
     began = time.perf_counter()
     raw, used = [], []
     with clock.stage("classify", max(len(files), 1)) as advance, ThreadPoolExecutor(workers) as pool:
@@ -73,8 +74,8 @@ def classify_pictures(
     manifest = {
         "input": {"files": [str(path) for path in files], "errors": errors},
         "model": {
-            "name": card.model, "weights": options.model, "engine": options.engine, "precision": options.precision,
-            "sha256": card.sha256, "input": card.input_scaling, "calibration": card.calibration,
+            "name": card.model, "weights": options.model, "sha256": card.sha256, "input": card.input_scaling,
+            "calibration": card.calibration, **engine_summary(engine, spec),
         },
         "options": options.model_dump(mode="json"),
         "versions": {name: version(name) for name in ("skysift", "numpy", "astropy", "torch", "openvino", "pillow")},

@@ -71,6 +71,13 @@ def load_chain(spec: Any, device: str) -> ChainEngine:
     return EngineSpec(spec.model, spec.engine, spec.precision, spec.threads, device, others).load()
 
 
+def load_choice(model: str, choice: Choice, threads: int) -> ChainEngine:
+    """The engine of a choice, with those that go on after it, on this thread's device."""
+    device = own_device(choice.devices)
+    (engine, precision, _), *others = ((*way[:2], way.device if way.device == "cpu" else device) for way in choice.ways)
+    return EngineSpec(model, engine, precision, threads, device, tuple(others)).load()
+
+
 def told(engine: Engine | None) -> Arrays:
     """For a piece's arrays: what computed it, and what happened since the last that was told."""
     if not isinstance(engine, ChainEngine):

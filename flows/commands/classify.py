@@ -21,7 +21,8 @@ def classify(
         None, help="Classifier or weights file; see 'skysift models' [default: stellar]."
     ),
     engine: str | None = typer.Option(None, help="auto, torch, onnx, openvino or tensorrt [default: auto]."),
-    precision: str | None = typer.Option(None, help="f32, bf16, int8, fp16 or fp8 [default: f32]."),
+    precision: str | None = typer.Option(None, help="auto, f32, bf16, int8, fp16 or fp8 [default: auto]."),
+    device: str | None = typer.Option(None, help="auto, cpu, cuda or cuda:0 [default: auto]."),
     threshold: float | None = typer.Option(
         None, help="Of classes that may hold together, name those of at least this probability [default: the model's]."
     ),
@@ -62,7 +63,8 @@ def classify(
     from survey_io.errors import InputError
 
     given = {
-        "output": output, "model": model, "engine": engine, "precision": precision, "threshold": threshold,
+        "output": output, "model": model, "engine": engine, "precision": precision, "device": device,
+        "threshold": threshold,
         "workers": workers, "formats": formats, "pictures": pictures, "hdu": hdu, "unit": unit, "air": air,
         "rest_frequency": rest_frequency, "fresh": fresh or None, "central": central,
     }  # fmt: skip

@@ -10,14 +10,17 @@ import platform
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from models.engines.base import Engine, EngineSpec
 from models.engines.graph_file import cache_folder
-from models.outline import load_outline
-from models.signature import NetworkInput
-from models.weights import write_whole
+from models.signature import random_input
+from models.weights import checked_card, find_weights, load_weights, write_whole
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # Rounds, in which both take their turn: the best of each counts, since what disturbs only slows.
 ROUNDS = 4
@@ -26,7 +29,7 @@ _SIDES = {1: (8192,), 2: (256, 256), 3: (64, 64, 64)}
 
 
 def measured_gain(model: str, engine: str, precision: str) -> float:
-    """Speed of a detector's engine in a precision over that in f32, on one core of this processor.
+    """Speed of a network's engine in a precision over that in f32, on one core of this processor.
 
     Parameters
     ----------
@@ -34,12 +37,12 @@ def measured_gain(model: str, engine: str, precision: str) -> float:
         Name of weights, or a file of them.
     engine, precision : str
     """
-    outline, card = load_outline(model)
+    card = checked_card(find_weights(model))
     told = f"{card.sha256} {engine} {version(engine)} {precision} {processor_name()} {os.cpu_count()}"
     path = cache_folder().with_name("gains") / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         return float(json.loads(path.read_text(encoding="utf-8"))["gain"])
-    given = _example(len(outline.head.stride), outline.head.stride)
+    given = _example(load_weights(model)[0])
     engines = {name: EngineSpec(model, engine, name, 1).load_alone() for name in ("f32", precision)}
     best = dict.fromkeys(engines, np.inf)
     for _ in range(ROUNDS):
@@ -56,19 +59,17 @@ def measured_gain(model: str, engine: str, precision: str) -> float:
 
 def _seconds(engine: Engine, given: tuple[np.ndarray, ...]) -> float:
     begin = time.perf_counter()
-    engine(*given[: _inputs(engine)])
+    engine(*given)
     return time.perf_counter() - begin
 
 
-def _inputs(engine: Engine) -> int:
-    known: tuple[NetworkInput, ...] = engine._inputs
-    return len(known)
-
-
-def _example(ndim: int, stride: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    sides = [-(-side // step) * step for side, step in zip(_SIDES[ndim], stride, strict=True)]
-    snr = np.random.default_rng(0).normal(size=(1, 1, *sides)).astype(np.float32)
-    return snr, np.array([[1.2, 1.1, 0.05, 0.02]], np.float32)
+def _example(module: nn.Module) -> tuple[np.ndarray, ...]:
+    """A window of a detector, or one item of a classifier."""
+    head = getattr(module, "head", None)
+    if head is None:
+        return random_input(module, batch=1)
+    cells = tuple(-(-side // step) for side, step in zip(_SIDES[head.ndim], head.stride, strict=True))
+    return random_input(module, batch=1, cells=cells)
 
 
 def processor_name() -> str:
