@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from models.cost import macs_per_example
 from models.engines.base import Engine, load_engine
 from models.engines.chain import Way
+from models.engines.torch_engine import TorchEngine
+from models.fold import fold_batchnorm
 from models.registry import ModelEntry
 from models.signature import NetworkInput, random_input
 
@@ -35,9 +37,11 @@ class Work:
     arrays : tuple of ndarray
         One call's input.
     unit : str
-        "Mpix", "Mvoxel" or "Mchannel" of detectors, "item" of classifiers.
+        "Mpix", "Mvoxel" or "Mchannel" of detectors, "spectra" or "pictures" of classifiers.
     amount : float
         Units in a call.
+    items : float
+        Pixels, voxels, channels, spectra or pictures in a call.
     macs : float
         Multiply-accumulates of a call.
     values, weights : int
@@ -47,6 +51,7 @@ class Work:
     arrays: tuple[np.ndarray, ...]
     unit: str
     amount: float
+    items: float
     macs: float
     values: int
     weights: int
@@ -62,18 +67,21 @@ def random_network(entry: ModelEntry) -> nn.Module:
     return entry.build().eval()
 
 
-def make_work(module: nn.Module, *, kind: str, ndim: int, batch: int, side: int) -> Work:
+def make_work(module: nn.Module, entry: ModelEntry, *, batch: int, side: int) -> Work:
     """A call of a network with a batch of windows of ``side`` px, voxels or channels (rounded up to its stride)."""
     cells: Any = 4
-    if kind == "detector":
-        strides = np.broadcast_to(module.head.stride, ndim)
+    if entry.kind == "detector":
+        strides = np.broadcast_to(module.head.stride, entry.ndim)
         cells = tuple(int(-(-side // int(stride))) for stride in strides)
     arrays = random_input(module, batch=batch, cells=cells, seed=1)
     values = _layer_values(module, arrays)
     macs = macs_per_example(module, lambda: module(*map(torch.from_numpy, arrays)))
-    unit, scale = _UNITS[ndim] if kind == "detector" else ("item", 1.0)
-    amount = float(np.prod(arrays[0].shape[2:])) * batch / scale if kind == "detector" else float(batch)
-    return Work(arrays, unit, amount, (macs or 0.0) * batch, values, sum(w.numel() for w in module.parameters()))
+    if entry.kind == "detector":
+        (unit, scale), items = _UNITS[entry.ndim], float(np.prod(arrays[0].shape[2:])) * batch
+    else:
+        (unit, scale), items = ("spectra" if entry.reads == "spectrum" else "pictures", 1.0), float(batch)
+    weights = sum(weight.numel() for weight in module.parameters())
+    return Work(arrays, unit, items / scale, items, (macs or 0.0) * batch, values, weights)
 
 
 def _layer_values(module: nn.Module, arrays: tuple[np.ndarray, ...]) -> int:
@@ -94,6 +102,18 @@ def _layer_values(module: nn.Module, arrays: tuple[np.ndarray, ...]) -> int:
             hook.remove()
         module.train(training)
     return total
+
+
+def load_compiled(module: nn.Module, way: Way, *, threads: int) -> Engine:
+    """A network in torch, compiled for the shapes that come.
+
+    Raises
+    ------
+    OptionError
+        When the machine has no working compiler.
+    """
+    folded = fold_batchnorm(module).float().cpu()
+    return TorchEngine(folded, precision=way.precision, threads=threads, device=way.device, compiled=True)
 
 
 def make_call(engine: Engine, arrays: tuple[np.ndarray, ...]) -> Callable[[], None]:
@@ -139,37 +159,82 @@ class _Products(nn.Module):
         return self.layers(rows)
 
 
-def matmul_peak(way: Way, *, threads: int, rounds: int = 5) -> float:
-    """Floating point operations per second of products of large square matrices in an engine."""
-    side = _MATRIX["cuda" if way.on_gpu else "cpu"]
-    net = _Products(side).eval()
-    engine = load_engine(way.engine, net, precision=way.precision, threads=threads, device=way.device)
-    call = make_call(engine, random_input(net, batch=1, seed=2))
-    for _ in range(3 if way.on_gpu else 1):
-        call()
-    best = min(seconds_of(call) for _ in range(rounds))
-    engine.close()
-    return 2.0 * (2 * side**3 + side**2) / best
+class Peaks:
+    """What devices can do at most, looked at again and again: a machine is not equally free at all times.
+
+    Parameters
+    ----------
+    ways : sequence of Way
+        Of these the engines and precisions are taken whose matrix products are known: 8 bits need graphs that were
+        quantised on data.
+    threads : int
+        Of a processor.
+
+    Attributes
+    ----------
+    flops : dict of dict of float
+        Floating point operations per second of products of large square matrices, by device and precision, in the
+        engine that is best at it.
+    copy : dict of float
+        Bytes read and written per second when memory of a device is copied, by device.
+    """
+
+    ENGINES = ("openvino", "torch", "tensorrt")
+
+    def __init__(self, ways: Sequence[Way], *, threads: int):
+        self.flops: dict[str, dict[str, float]] = {}
+        self.copy: dict[str, float] = {}
+        self._engines, self._products, self._copies = [], [], []
+        for device in dict.fromkeys(way.device for way in ways):
+            self.flops[device], self.copy[device] = {}, 0.0
+            self._copies.append((device, _copier(device, threads)))
+        for way in ways:
+            if way.engine in self.ENGINES and way.precision not in ("int8", "fp8"):
+                side = _MATRIX["cuda" if way.on_gpu else "cpu"]
+                net = _Products(side).eval()
+                engine = load_engine(way.engine, net, precision=way.precision, threads=threads, device=way.device)
+                self._engines.append(engine)
+                self._products.append((way, side, make_call(engine, random_input(net, batch=1, seed=2))))
+        for _ in range(3):
+            self.sample()
+
+    def sample(self) -> None:
+        """Look once more; the best counts."""
+        for way, side, call in self._products:
+            flops = 2.0 * (2 * side**3 + side**2) / seconds_of(call)
+            known = self.flops[way.device]
+            known[way.precision] = max(known.get(way.precision, 0.0), flops)
+        for device, copy in self._copies:
+            self.copy[device] = max(self.copy[device], 2.0 * _COPIED[_kind(device)] / seconds_of(copy))
+
+    def close(self) -> None:
+        """Free the engines."""
+        for engine in self._engines:
+            engine.close()
+        self._products.clear()
+        self._copies.clear()
 
 
-def copy_bandwidth(device: str, *, threads: int, rounds: int = 5) -> float:
-    """Bytes read and written per second when memory of the device is copied."""
-    kind = "cpu" if device == "cpu" else "cuda"
-    source = torch.ones(_COPIED[kind] // 4, device=device)
+def _kind(device: str) -> str:
+    return "cpu" if device == "cpu" else "cuda"
+
+
+def _copier(device: str, threads: int) -> Callable[[], None]:
+    """Copies memory of a device."""
+    source = torch.ones(_COPIED[_kind(device)] // 4, device=device)
     target = torch.empty_like(source)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
 
     def copy() -> None:
-        target.copy_(source)
-        if kind == "cuda":
-            torch.cuda.synchronize(device)
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            target.copy_(source)
+            if _kind(device) == "cuda":
+                torch.cuda.synchronize(device)
+        finally:
+            torch.set_num_threads(before)
 
-    try:
-        copy()
-        return 2.0 * source.nbytes / min(seconds_of(copy) for _ in range(rounds))
-    finally:
-        torch.set_num_threads(before)
+    return copy
 
 
 def describe_gpus() -> list[dict[str, Any]]:

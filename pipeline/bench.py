@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import BeforeValidator, Field
@@ -24,11 +24,15 @@ from pipeline.options import Options, split_commas
 from pipeline.runs import version
 from survey_io.errors import OptionError, SkysiftError
 
+if TYPE_CHECKING:
+    from models.speed import Peaks
+
 # Side of what a network is timed on, by axes: a tile as the pipeline cuts it, or a smaller one that behaves the same.
 SIDES = {1: 8192, 2: 512, 3: 64}
 # Shares of the time: network alone, and the whole way.
 ALONE, WHOLE = 0.55, 0.45
 LEAST_ROUNDS = 3
+COMPILED = "torch compiled"
 Say = Callable[[str], None]
 
 
@@ -51,6 +55,7 @@ class BenchOptions(Options):
     batch: int | None = Field(None, ge=1, le=1024, description="Windows of a call; null: 1, of classifiers 16.")
     threads: int | None = Field(None, ge=1, le=4096, description="Cores of the processor; null: all.")
     seconds: float = Field(8.0, gt=0, le=3600, description="Time for each model, beside loading and the peaks.")
+    compiled: bool = Field(False, description="Also time torch's networks compiled, alone.")
     whole: bool = Field(True, description="Also time the way from a file to its detections.")
     trace: Path | None = Field(None, description="Write a timeline of the stages on a device as a Chrome trace.")
 
@@ -63,6 +68,7 @@ class Row:
     way: Way
     unit: str = ""
     amount: float = 0.0
+    items: float = 0.0
     macs: float = 0.0
     moved: float = 0.0
     calls: list[float] = field(default_factory=list)
@@ -74,19 +80,18 @@ class Row:
     loading: float = 0.0
     refused: str = ""
 
-    def told(self, peaks: dict[str, Any]) -> dict[str, Any]:
+    def told(self, peaks: Peaks) -> dict[str, Any]:
         """For the table and the JSON."""
         row: dict[str, Any] = {"model": self.model, **self.way._asdict()}
         if self.refused:
             return row | {"refused": self.refused}
         best, middle = min(self.calls), float(np.median(self.calls))
         flops = 2 * self.macs / best
-        kind = "cpu" if not self.way.on_gpu else self.way.device
-        peak, copy = peaks[kind]["flops"].get(self.way.precision), peaks[kind]["copy"]
+        peak, copy = peaks.flops[self.way.device].get(self.way.precision), peaks.copy[self.way.device]
         spent = None if self.joules is None else self.joules / (len(self.calls) * self.amount)
         row |= {
             "unit": f"{self.unit}/s", "rate": self.amount / best, "rate_median": self.amount / middle,
-            "macs_per_item": self.macs / (self.amount * (1 if self.unit == "item" else 1e6)),
+            "macs_per_item": self.macs / self.items,
             "flops": flops, "peak_share": None if peak is None else flops / peak,
             "bytes_per_second": self.moved / best, "copy_share": self.moved / best / copy,
             "latency_ms": 1e3 * float(np.median(self.single)),
@@ -123,30 +128,27 @@ def run_bench(options: BenchOptions, *, say: Say = lambda _: None) -> dict[str, 
     OptionError
         For a model, engine, precision or device that there is none of.
     """
+    from models.speed import Peaks
+
     threads = options.threads or os.cpu_count() or 1
     ways = choose_ways(options)
     with tempfile.TemporaryDirectory(prefix="skysift-bench-") as folder, threadpool_limits(threads, user_api="blas"):
         say("the device's peak")
-        peaks = measure_peaks(ways, threads)
+        peaks = Peaks(ways, threads=threads)
         rows, lanes = [], None
         for model in options.model:
-            mine = _bench_model(model, ways, options, threads, Path(folder), say)
-            rows += mine
+            rows += _bench_model(model, ways, options, threads, Path(folder), peaks, say)
         if options.trace is not None:
             say("timeline")
             lanes = _trace(options, threads, Path(folder))
-        # Once more, so that a machine that was busy at the beginning does not flatter what came after.
-        again = measure_peaks(ways, threads)
-    for kind, values in again.items():
-        peaks[kind]["copy"] = max(peaks[kind]["copy"], values["copy"])
-        for precision, flops in values["flops"].items():
-            peaks[kind]["flops"][precision] = max(peaks[kind]["flops"][precision], flops)
+        peaks.close()
     return {
         "machine": describe_machine(threads),
         "versions": {name: version(name) for name in ("skysift", "torch", "openvino", "onnxruntime", "numpy")},
         "energy": "not available: no counter of a processor (RAPL) or GPU (NVML) can be read here"
         if all(row.joules is None for row in rows) else "from the machine's counters",
-        "peaks": peaks, "rows": [row.told(peaks) for row in rows], **({"lanes": lanes} if lanes else {}),
+        "peaks": {device: {"flops": peaks.flops[device], "copy": copy} for device, copy in peaks.copy.items()},
+        "rows": [row.told(peaks) for row in rows], **({"lanes": lanes} if lanes else {}),
     }  # fmt: skip
 
 
@@ -178,26 +180,13 @@ def choose_ways(options: BenchOptions) -> list[Way]:
             f"engine {', '.join(options.engine)}, precision {', '.join(options.precision)}, device {options.device}: "
             "nothing here computes so; leave one of them out"
         )
+    if options.compiled:
+        ways += [way._replace(engine=COMPILED) for way in ways if way.engine == "torch"]
     return ways
 
 
-def measure_peaks(ways: list[Way], threads: int) -> dict[str, Any]:
-    """What each device can do at most, by the engine that is best at it."""
-    from models.speed import copy_bandwidth, matmul_peak
-
-    peaks: dict[str, Any] = {}
-    for device in dict.fromkeys(way.device for way in ways):
-        flops: dict[str, float] = {}
-        for way in (one for one in ways if one.device == device and one.engine in ("torch", "openvino", "tensorrt")):
-            # Of 8 bits only graphs that were quantised on data are known.
-            if way.precision not in ("int8", "fp8"):
-                flops[way.precision] = max(flops.get(way.precision, 0.0), matmul_peak(way, threads=threads, rounds=6))
-        peaks[device] = {"flops": flops, "copy": copy_bandwidth(device, threads=threads)}
-    return peaks
-
-
 def _bench_model(
-    model: str, ways: list[Way], options: BenchOptions, threads: int, folder: Path, say: Say
+    model: str, ways: list[Way], options: BenchOptions, threads: int, folder: Path, peaks: Peaks, say: Say
 ) -> list[Row]:
     """Rows of one model."""
     from models.cost import EnergyMeter
@@ -206,28 +195,29 @@ def _bench_model(
     module, weights, entry = _network(model, folder)
     side = options.size or SIDES[entry.ndim]
     batch = options.batch or (16 if entry.kind == "classifier" else 1)
-    work = make_work(module, kind=entry.kind, ndim=entry.ndim, batch=batch, side=side)
-    one = work if batch == 1 else make_work(module, kind=entry.kind, ndim=entry.ndim, batch=1, side=side)
+    work = make_work(module, entry, batch=batch, side=side)
+    one = work if batch == 1 else make_work(module, entry, batch=1, side=side)
     rows, calls = [], {}
     for way in ways:
         say(f"{model}: {way}")
-        row = Row(model, way, work.unit, work.amount, work.macs, work.moved(way.precision))
+        row = Row(model, way, work.unit, work.amount, work.items, work.macs, work.moved(way.precision))
         rows.append(row)
         begin = time.perf_counter()
         try:
-            engine = _load(weights, way, threads)
+            engine = _load(weights, module, way, threads)
             calls[id(row)] = tuple(make_call(engine, each.arrays) for each in (work, one))
             # Kernels are picked and graphs captured in the first calls of a shape.
             for call in calls[id(row)] * (3 if way.on_gpu else 1):
                 call()
         except (SkysiftError, RuntimeError, MemoryError) as error:
-            row.refused = " ".join(str(error).split())[:200]
+            row.refused = " ".join(str(error).replace(weights, model).split())[:200]
             calls.pop(id(row), None)
             continue
         row.loading = time.perf_counter() - begin
     able = [row for row in rows if not row.refused]
     until = time.perf_counter() + ALONE * options.seconds
     while able and (time.perf_counter() < until or len(able[0].calls) < LEAST_ROUNDS):
+        peaks.sample()
         for row in able:
             meter = EnergyMeter(gpu=int(row.way.device.partition(":")[2]) if row.way.on_gpu else None)
             row.calls.append(seconds_of(calls[id(row)][0]))
@@ -237,7 +227,7 @@ def _bench_model(
             row.single.append(row.calls[-1] if batch == 1 else seconds_of(calls[id(row)][1]))
     path = make_path(weights, entry, folder, side=side, threads=threads) if options.whole else None
     if path is not None:
-        _bench_whole(path, able, options.seconds * WHOLE, say)
+        _bench_whole(path, [row for row in able if row.way.engine != COMPILED], options.seconds * WHOLE, say)
     return rows
 
 
@@ -274,9 +264,12 @@ def _network(model: str, folder: Path) -> tuple[Any, str, Any]:
     return module, str(path), entry
 
 
-def _load(weights: str, way: Way, threads: int) -> Any:
+def _load(weights: str, module: Any, way: Way, threads: int) -> Any:
     from models.engines.base import EngineSpec
+    from models.speed import load_compiled
 
+    if way.engine == COMPILED:
+        return load_compiled(module, way, threads=threads)
     return EngineSpec(weights, way.engine, way.precision, threads, way.device).load().current()[1]
 
 

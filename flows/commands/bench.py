@@ -22,6 +22,7 @@ def bench(
     batch: int | None = typer.Option(None, help="Windows of a call [default: 1; 16 of classifiers]."),
     threads: int | None = typer.Option(None, help="Cores of the processor [default: all]."),
     seconds: float | None = typer.Option(None, help="Time for each model, beside loading [default: 8]."),
+    compiled: bool = typer.Option(False, "--compile", help="Also time torch's networks compiled."),
     alone: bool = typer.Option(False, "--alone", help="Only the networks, not the way from a file to detections."),
     trace: Path | None = typer.Option(
         None, metavar="FILE.json", help="Write a timeline of the stages on a device, for ui.perfetto.dev."
@@ -40,7 +41,8 @@ def bench(
 
     given = {
         "model": model, "engine": engine, "precision": precision, "device": device, "size": size, "batch": batch,
-        "threads": threads, "seconds": seconds, "whole": False if alone else None, "trace": trace,
+        "threads": threads, "seconds": seconds, "whole": False if alone else None, "compiled": compiled or None,
+        "trace": trace,
     }  # fmt: skip
     options = resolve_options(BenchOptions, given)
     # Every engine is taken because it was asked for.
@@ -92,14 +94,19 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     if "refused" in row:
         return (*first, f"refused: {row['refused']}")
     unit = row["unit"]
-    whole = f"{row['whole_rate']:.3g} {unit}" if "whole_rate" in row else "-"
-    latency = f"{row['latency_ms']:.3g} ({row['latency_95_ms']:.3g})"
+    whole = f"{_number(row['whole_rate'])} {unit}" if "whole_rate" in row else "-"
+    latency = f"{_number(row['latency_ms'])} ({_number(row['latency_95_ms'])})"
     energy = "-" if row["joules_per_unit"] is None else f"{row['joules_per_unit']:.2g}"
     found = str(row.get("detections", "-"))
+    alone = f"{_number(row['rate'])} {unit}"
     return (
-        *first, f"{row['rate']:.3g} {unit}", _si(row["macs_per_item"]), _si(row["flops"]), _share(row["peak_share"]),
+        *first, alone, _si(row["macs_per_item"]), _si(row["flops"]), _share(row["peak_share"]),
         _si(row["bytes_per_second"]), _share(row["copy_share"]), latency, whole, found, energy,
     )  # fmt: skip
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _share(value: float | None) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from models.engines.base import check_input, register_engine
 from models.signature import network_inputs
+from survey_io.errors import OptionError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,7 +31,12 @@ class TorchEngine:
     device : str
         "cpu", or "cuda:0".
     compiled : bool
-        By torch.compile, where the machine has a compiler: a minute before the first answer.
+        By torch.compile: a minute before the first answer of a shape.
+
+    Raises
+    ------
+    OptionError
+        When it is to be compiled, and the machine has no working compiler.
     """
 
     name = "torch"
@@ -60,7 +66,9 @@ class TorchEngine:
         if compiled:
             from models.compiling import compile_network
 
-            self.compiled = compile_network(self._module, self.device, lambda _: None)
+            said: list[str] = []
+            if not compile_network(self._module, self.device, said.append):
+                raise OptionError(said[0])
         self._replay = Replay(self._module, self.device)
         # Torch counts threads per calling thread: one call at a time keeps to the number asked for; and a GPU's graph
         # has one input.
