@@ -64,12 +64,13 @@ def list_observations(
 
 
 def count_cone(store: Queue, ra: float, dec: float, radius: float, most: int) -> int:
-    """About how many current sources a cone holds: those of the cells that cover it, at most `most`."""
-    conditions = [source.c.current, source.c.hpx29.is_not(None)]
+    """About how many sources a cone search looks at: those of the cells that cover the cone, at most `most`."""
+    # Of superseded runs, too: the index alone then has the answer.
+    conditions = [source.c.hpx29.is_not(None)]
     ranges = cone_ranges(ra, dec, radius)
     if ranges is not None:
         conditions.append(sa.or_(*(source.c.hpx29.between(*one) for one in ranges)))
-    found = sa.select(source.c.id).where(*conditions).limit(most).subquery()
+    found = sa.select(source.c.hpx29).where(*conditions).limit(most).subquery()
     return store.read(lambda connection: connection.execute(sa.select(sa.func.count()).select_from(found)).scalar_one())
 
 
