@@ -43,12 +43,17 @@ def bind(listen: str | None = None) -> socket.socket:
     if match is None or int(match[3]) > 65535:
         raise OptionError(f"--listen: expected HOST:PORT, such as {DEFAULT_LISTEN}, got {listen!r}")
     host, port = match[1] or match[2] or "127.0.0.1", int(match[3])
+    made = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         made = socket.socket(family, kind, protocol)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)
+        # Whoever asks from now on waits for the server instead of being sent away.
+        made.listen(CONNECTIONS)
     except OSError as error:
+        if made is not None:
+            made.close()
         reason = error.strerror or str(error)
         raise OptionError(f"--listen: cannot listen at {listen} ({reason}); is it in use? give another") from None
     return made

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +36,9 @@ def cube_maps(cube: Cube, path: Path | None, *, most_voxels: int = MOST_VOXELS) 
     """
     if path is not None:
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
                 return {name: file[name] for name in MAPS}
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             pass
     nchan, ny, nx = cube.shape
     every = max(1, -(-nchan * ny * nx // most_voxels))
@@ -62,15 +64,22 @@ def cube_maps(cube: Cube, path: Path | None, *, most_voxels: int = MOST_VOXELS) 
         "sum": np.where(count > 0, total * np.float32(width * every), nothing),
     }
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with open(temporary, "wb") as file:
-                np.savez(file, **maps)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        # A full or read-only disk costs the next look its speed, not this one.
+        with suppress(OSError):
+            _save(maps, path)
     return maps
+
+
+def _save(maps: CubeMaps, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as file:
+            np.savez(file, **maps)
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def _channel_width(cube: Cube) -> float:

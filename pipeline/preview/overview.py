@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,14 +146,15 @@ def save_overview(overview: Overview, path: Path) -> None:
             )  # fmt: skip
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def load_overview(path: Path) -> Overview | None:
     """Read an overview; None when there is none, or a damaged one."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             cell, level, noise = file["scalars"].tolist()
             return Overview(file["mean"], file["peak"], file["rms"], file["area"], int(cell), level, noise)
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import threading
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -57,7 +58,9 @@ class Pyramid:
         if found is None:
             found = build_overview(self.pixels)
             if self.cache is not None:
-                save_overview(found, self.cache)
+                # A full or read-only disk costs the next look its speed, not this one.
+                with suppress(OSError):
+                    save_overview(found, self.cache)
         return found
 
     @property

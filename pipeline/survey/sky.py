@@ -14,7 +14,7 @@ ORDER = 29
 """Order of the numbers in the store: the finest of HEALPix, 0.4 milliarcsec, so that every coarser cell is a range."""
 
 # Cells as wide as a cone's radius over this keep the ranges few and the rows outside the cone fewer than those inside.
-_CELLS_PER_RADIUS = 4.0
+_CELLS_PER_RADIUS = 8.0
 
 
 def healpix_number(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
