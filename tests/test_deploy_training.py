@@ -192,7 +192,8 @@ def test_a_worker_of_the_pool_trains_what_the_deployment_says(cluster: Path) -> 
     port = free_port()
     environment = settings(cluster) | {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
     worker = environment | {"SKYSIFT_RUNS": str(cluster / "runs"), "PREFECT_WORKER_QUERY_SECONDS": "2"}
-    service, pool = commands_of_run_book("Run as a service"), commands_of_run_book("Prefect: a pool of GPU nodes")
+    service = commands_of_run_book("Run as Prefect deployments")
+    pool = commands_of_run_book("Prefect: a pool of GPU nodes")
 
     def prefect(line: str, *more: str) -> str:
         done = subprocess.run(
