@@ -68,6 +68,9 @@ def make_app(
         inbox=None if inbox is None else Path(inbox), cache=Path(cache), limits=limits or Limits(),
     )  # fmt: skip
 
+    if site.inbox is not None:
+        changes.drop_remains(site.inbox)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +20,18 @@ from survey_io.errors import SkysiftError
 router = APIRouter(dependencies=[Depends(require_token)])
 # Bytes that are collected before they are written.
 BLOCK = 4_000_000
+
+
+# Uploads that a killed server left behind, by their age in seconds.
+REMAINS = 24 * 3600
+
+
+def drop_remains(inbox: Path) -> None:
+    """Delete what is left of uploads whose server was killed; none goes on for a day."""
+    for path in inbox.glob(".upload-*.part"):
+        with suppress(OSError):
+            if time.time() - path.lstat().st_mtime > REMAINS:
+                path.unlink()
 
 
 @router.post("/observations/{number}/reprocess")

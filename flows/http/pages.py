@@ -79,7 +79,8 @@ def _near(site: Site, ra: float, dec: float, radius: float) -> tuple[list[dict[s
         for one in table[:LISTED]
     ]  # fmt: skip
     more = "1,000 or more" if len(table) == 1000 else f"{len(table):,}"
-    said = f"{more} sources of {len(ids):,} observations within {60 * radius:g}′ of {ra:.5f} {dec:+.5f}"
+    where = f"{60 * radius:g}′ of {ra:.5f} {dec:+.5f}"
+    said = f"{more} source{'s' * (len(table) != 1)} of {len(ids):,} observation{'s' * (len(ids) != 1)} within {where}"
     return rows, ids, said + (f"; the nearest {LISTED} are listed." if len(table) > LISTED else ".")
 
 

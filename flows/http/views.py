@@ -164,6 +164,8 @@ def _pack(columns: dict[str, Any], placed: dict[str, Any], total: int, run: dict
         if entry[3] == "text" or entry[0] == "row" or np.isfinite(columns[entry[0]]).any() or not len(columns["row"])
     ]  # fmt: skip
     hidden = [(name, name, "", "f4", "", False) for name in placed]
+    # Optical lines have frequencies that nobody reads in MHz.
+    high = np.nanmedian(columns["freq"]) > 1e12 if np.isfinite(columns["freq"]).any() else False
     for name, label, unit, kind, meaning, show in (*shown, *hidden):
         values = columns[name] if show else placed[name]
         if kind == "text":
@@ -171,7 +173,10 @@ def _pack(columns: dict[str, Any], placed: dict[str, Any], total: int, run: dict
         elif kind == "i4":
             block = np.nan_to_num(values).astype("<i4").tobytes()
         else:
-            block = (values / 1e6 if name == "freq" else values).astype(f"<{kind}").tobytes()
+            scale = 1.0 if name != "freq" else 1e12 if high else 1e6
+            block = (values / scale).astype(f"<{kind}").tobytes()
+        if name == "freq" and high:
+            unit = "THz"
         if name in ("flux", "flux_err"):
             unit = run.get("flux_unit") or ""
         meaning = (given.get(name) or {}).get("description") or meaning

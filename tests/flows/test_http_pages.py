@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 import pytest
+from astropy.table import Table
 
 from flows.http import make_app
 from flows.http.charts import Chart, histogram
@@ -172,6 +173,29 @@ def test_the_catalogue_as_numbers(survey_site: Any) -> None:
     assert ask(survey_site, f"/observations/{survey_site.sky}/sources/99999")[0] == 404
 
 
+def test_a_spectrum_shows_the_pipelines_picture(survey_site: Any) -> None:
+    lines = Table({"line_id": [1, 2], "spectrum": ["<i>star", "<i>star"], "frequency": [6e14, 5e14], "snr": [9.0, 12.0],
+                   "p_real": [0.9, 0.95], "flux": [-1.0, 2.0]})  # fmt: skip
+    (survey_site.folder / "out" / "star_quicklook.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    manifest = {
+        "input": {"path": "/data/star.fits", "shape": [900], "sha256": "f" * 64}, "model": {"name": "lines"},
+        "options": {}, "versions": {"skysift": "0.1.0"}, "files": {"quicklook": "star_quicklook.png"},
+    }  # fmt: skip
+    with open_store(survey_site.folder / "store") as store:
+        run = store.record(manifest, lines, output=survey_site.folder / "out")
+        number = store.run(run)["observation_id"]
+    text = page(survey_site, f"/observations/{number}")
+    assert "<canvas" not in text and f'<img src="/observations/{number}/files/star_quicklook.png?run={run}"' in text
+    status, headers, _ = ask(survey_site, f"/observations/{number}/files/star_quicklook.png?run={run}")
+    assert status == 200 and headers["content-type"] == "image/png"
+    header, columns = decode(ask(survey_site, f"/observations/{number}/sources.bin")[2])
+    assert list(columns["freq"]) == [500.0, 600.0] and columns["name"] == ["<i>star"] * 2
+    assert next(one["unit"] for one in header["columns"] if one["name"] == "freq") == "THz"
+    charts = page(survey_site, f"/observations/{number}/charts")
+    assert "not given for spectra" in charts and "<i>star" not in charts
+    assert ask(survey_site, f"/observations/{number}/view")[0] == 404
+
+
 def test_files_of_a_run_and_no_others(survey_site: Any, tmp_path: Path) -> None:
     base = f"/observations/{survey_site.sky}/files"
     status, headers, body = ask(survey_site, f"{base}/planted_cat.fits")
@@ -220,6 +244,10 @@ def test_changes_need_the_token(survey_site: Any) -> None:
 
 
 def test_without_a_configured_token_changes_are_refused(survey_site: Any, tmp_path: Path) -> None:
+    # What a killed server left of an upload the day before yesterday goes.
+    remains = tmp_path / f".upload-{'0' * 24}.part"
+    remains.write_text("half")
+    os.utime(remains, (0, 0))
     app = make_app(survey_site.folder / "store", inbox=tmp_path, token="", cache=tmp_path / "cache")
     with serve_beside(app, bind("127.0.0.1:0")) as address:
         site = replace(survey_site, address=address)
