@@ -217,6 +217,14 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "survey") if request.param == "sqlite" else request.getfixturevalue("postgres_url")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _exact_by_default() -> Iterator[None]:
+    """Engine auto computes in f32, whatever lower precisions were measured on this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("models.engines.choose._passed", lambda *_: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real images that may lie beside the repository; tests that need them are skipped without."""

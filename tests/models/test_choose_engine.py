@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,10 +14,13 @@ from models.engines.base import EngineSpec
 from models.engines.chain import Way
 from models.engines.choose import choose_engine, find_devices
 from models.engines.gain import measured_gain
+from models.gates import Gate, keep_gate
 from models.registry import get_model
 from models.weights import Card, save_weights
 from survey_io.errors import OptionError
 
+# The other tests are kept from what was measured on this machine.
+MEASURED = choose._passed
 SMALL = {"stem": 4, "width": 4, "wide": 8, "dilations": [1]}
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU and torch with CUDA")
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -62,6 +66,22 @@ def test_lower_precisions_are_for_networks_that_passed_on_processors_that_gain(g
     gates["openvino", "bf16"] = False
     choice = choose_engine("light", device="cpu")
     assert choice.ways[0].precision == "f32" and "bf16 changes the catalogue of light too much" in choice.why
+
+
+@no_gpu
+def test_what_was_measured_of_a_network_decides(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(choose, "_passed", MEASURED)
+    monkeypatch.setattr(gain, "measured_gain", lambda model, engine, precision: 2.0)
+    torch.manual_seed(2)
+    path = str(tmp_path / "small.safetensors")
+    save_weights(get_model("light").build(**SMALL), Card(model="light", options=SMALL), path)
+    assert choose_engine(path).ways[0].precision == "f32"
+    same = Gate("openvino", "bf16", rows=1000, lost=1, gained=1, score="f1", score_f32=0.9, score_here=0.9,
+                largest_difference=0.01)  # fmt: skip
+    keep_gate(path, same)
+    assert choose_engine(path).ways[0] == Way("openvino", "bf16", "cpu")
+    keep_gate(path, replace(same, lost=20))
+    assert choose_engine(path).ways[0].precision == "f32"
 
 
 def test_what_is_asked_for_is_taken_and_not_replaced(gates):

@@ -8,14 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from dask.distributed import Client, LocalCluster
 
 from models.engines import base
 from models.engines.chain import Way
-from models.engines.choose import Choice
+from models.engines.choose import Choice, choose_engine
 from models.engines.torch_engine import TorchEngine
 from pipeline import device_pieces, engine_choice
+from pipeline.dask_workers import DaskWorkers
 from pipeline.detect import analyse
-from pipeline.engine_choice import EngineLog, own_device
+from pipeline.engine_choice import EngineLog, own_device, pick_engine
 from pipeline.ledger import Ledger
 from pipeline.options import DetectOptions
 from survey_io import open_image
@@ -152,6 +154,25 @@ def test_each_thread_keeps_a_gpu_of_its_own():
     assert all(len(set(one)) == 1 for one in taken)
     assert sorted(one[0] for one in taken) == sorted(gpus * 2)
     assert own_device(("cuda:1",)) == "cuda:1"
+
+
+def test_a_clusters_workers_choose_for_themselves(monkeypatch):
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        asked = {"engine": "auto", "precision": "f32", "device": "cpu"}
+        here = choose_engine("light", **asked)
+        # What this process would choose is not asked for.
+        monkeypatch.setattr(engine_choice, "choose_engine", _of_a_worker)
+        assert pick_engine("light", **asked, client=DaskWorkers(client)) == here
+
+
+def _of_a_worker(model, **asked):
+    from distributed import get_worker
+
+    get_worker()
+    return choose_engine(model, **asked)
 
 
 def test_a_log_counts_pieces_and_keeps_notes_in_order():
