@@ -13,24 +13,30 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from operator import length_hint
 from typing import Any
 
 from distributed import Client, WorkerPlugin, as_completed, get_worker
+from distributed.client import CancelledError
 from distributed.scheduler import KilledWorker
 
 from pipeline.ledger import Arrays
-from pipeline.local_workers import WINDOW_PER_WORKER, Answer, Lost, Piece
+from pipeline.local_workers import WINDOW_PER_WORKER, Answer, Lost, Piece, attempt
 from survey_io.errors import OptionError, WorkError
 
 # Pieces under way at least: an adaptive cluster starts workers for the work that it sees waiting. Dask keeps what its
 # workers have no room for on the scheduler, where a dying worker does not take it along.
 LEAST_WINDOW = 32
+# Pieces go together until a task takes so long, while each worker still has so many shares of the rest before it, and
+# no more than so many: the pieces of one task die together.
+TASK_SECONDS, SHARES, MOST_AT_ONCE = 2.0, 4, 16
 # Between looks at how many workers there are, which may come and go.
 REFRESH_SECONDS = 5.0
 # A batch system may bring a lost worker back; after so long without any, a run ends and says so.
 PATIENCE = "SKYSIFT_WORKER_PATIENCE"
 PATIENCE_SECONDS = 300.0
-CONNECT_SECONDS = 30.0
+CONNECT_SECONDS, GATHER_SECONDS = 30.0, 30.0
 
 
 class SharedInputs(WorkerPlugin):
@@ -46,12 +52,14 @@ class SharedInputs(WorkerPlugin):
                 await asyncio.to_thread(one.warm_up)
 
 
-def _perform(function: Callable[..., Arrays], token: str, arguments: tuple) -> Arrays:
-    """On a worker: one piece."""
+def _perform(function: Callable[..., Arrays], token: str, pieces: list[Piece]) -> tuple[float, list[Arrays | Lost]]:
+    """On a worker: some pieces one after the other, and their seconds."""
     plugin = get_worker().plugins.get(token)
     if plugin is None:
         raise WorkError("a Dask worker did not receive what its pieces need: restart the cluster's workers")
-    return function(*plugin.inputs, *arguments)
+    began = time.perf_counter()
+    answers = [attempt(function, plugin.inputs, piece) for piece in pieces]
+    return time.perf_counter() - began, answers
 
 
 class DaskWorkers:
@@ -117,34 +125,51 @@ class DaskWorkers:
         """Finished pieces as they come; ``network`` ones on workers that offer the resources."""
         resources = self.resources if network else {}
         again: deque[Piece] = deque()
-        under_way: dict[str, Piece] = {}
-        token = self._share(shared)
-        done = as_completed([], loop=self.client.loop, with_results=True, raise_errors=False)
+        under_way: dict[str, list[Piece]] = {}
+        token, seconds = self._share(shared), 0.0
+        done = as_completed([], loop=self.client.loop)
         while True:
             # Tasks bound to a resource are all handed to workers at once, and a dying worker takes them along.
             window = max(WINDOW_PER_WORKER * self.workers, 0 if resources else LEAST_WINDOW)
             while len(under_way) < window:
-                piece = again.popleft() if again else next(todo, None)
-                if piece is None:
+                pieces = [again.popleft()] if again else list(islice(todo, self._at_once(todo, seconds)))
+                if not pieces:
                     break
                 # pure=False: equal arguments of an earlier run must not be answered from the scheduler's memory.
                 future = self.client.submit(
-                    _perform, function, token, piece[1], pure=False, resources=resources or None
+                    _perform, function, token, pieces, pure=False, resources=resources or None
                 )
-                under_way[future.key] = piece
+                under_way[future.key] = pieces
                 done.add(future)
             if not under_way:
                 return
-            for future, result in self._wait(done, resources):
-                piece = under_way.pop(future.key)
-                answer = _answer(future, result)
+            for future in self._wait(done, resources):
+                try:
+                    answer = _answer(future)
+                except TimeoutError:
+                    if future.status == "error":
+                        raise
+                    # Its worker died with the result, which is made again.
+                    done.add(future)
+                    continue
+                pieces = under_way.pop(future.key)
                 future.release()
                 if answer is None:
-                    again.append(piece)
+                    again += pieces
+                elif isinstance(answer, Lost):
+                    yield from ((piece, answer) for piece in pieces)
                 else:
-                    yield piece, answer
+                    seconds = 0.7 * (seconds or answer[0] / len(pieces)) + 0.3 * answer[0] / len(pieces)
+                    yield from zip(pieces, answer[1], strict=True)
             if again:
                 self._reconnected(token, shared)
+
+    def _at_once(self, todo: Iterator[Piece], seconds: float) -> int:
+        """Pieces of one task: the scheduler's and the client's 2 to 3 ms are for each task, however short it is."""
+        if not seconds:
+            return 1
+        left = length_hint(todo)
+        return max(1, min(left // (SHARES * max(self.workers, 1)), round(TASK_SECONDS / seconds), MOST_AT_ONCE))
 
     def alone(
         self, function: Callable[..., Arrays], shared: tuple, piece: Piece, *, network: bool = False
@@ -152,7 +177,7 @@ class DaskWorkers:
         """One piece with none of this run beside it."""
         return next(self.results(function, shared, iter([piece]), network=network))[1]
 
-    def _wait(self, done: Any, resources: dict[str, float]) -> list[tuple[Any, Any]]:
+    def _wait(self, done: Any, resources: dict[str, float]) -> list[Any]:
         """What has ended, at least one; an error when no worker is left to end anything."""
         alive = looked = time.monotonic()
         while not done.has_ready():
@@ -203,18 +228,15 @@ class DaskWorkers:
         self._shared = None
 
 
-def _answer(future: Any, result: Any) -> Arrays | Lost | None:
-    """A piece's answer; None when its scheduler was lost with it."""
-    if future.status == "finished":
-        return result
-    if future.status != "error":
-        return None
-    error = result[1]
-    if isinstance(error, KilledWorker):
+def _answer(future: Any) -> tuple[float, list[Arrays | Lost]] | Lost | None:
+    """A task's answer; None when its scheduler was lost with it."""
+    try:
+        # Gathered here and not by as_completed, which waits for ever when a worker dies between task and result.
+        return future.result(timeout=GATHER_SECONDS)
+    except KilledWorker as error:
         return Lost(f"its worker ended each time, {error.allowed_failures + 1} times (out of memory?)")
-    if isinstance(error, MemoryError):
-        return Lost("out of memory")
-    raise error
+    except CancelledError:
+        return None
 
 
 def _offers(offered: Mapping[str, float], wanted: Mapping[str, float]) -> bool:

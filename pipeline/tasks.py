@@ -77,7 +77,7 @@ def run_stage(
     for piece, answer in client.results(function, shared, iter(todo), **way):
         accept(piece, answer, suspects)
         # Beside each piece that kills its worker some others may be blamed; so many more mean that all do.
-        if len(suspects) > allowed + 10 * max(client.workers, 1):
+        if len(suspects) > allowed + 50 * max(client.workers, 1):
             raise _too_many(stage, suspects, len(pieces))
     for piece, _ in suspects:
         # It may only have been beside the piece that killed the worker, or too many shared the memory.

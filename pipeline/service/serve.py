@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +20,7 @@ from pipeline.service.quarantine import put_aside
 from pipeline.service.results import output_trouble
 from pipeline.service.seen import Seen
 from pipeline.service.slots import shared_cores, worker_environments
+from pipeline.service.takeover import take_back, worker_name
 from pipeline.service.work import Done, Worker
 from survey_io.errors import OptionError, OutputError, SkysiftError
 
@@ -108,10 +107,10 @@ class Service:
         elif options.workers == 0:
             raise OptionError("nothing to do: give an inbox to watch, or at least one worker")
         environments = worker_environments(options.workers, detect.engine, detect.device)
-        shared, machine = shared_cores(detect, len(environments)), socket.gethostname()
+        shared = shared_cores(detect, len(environments))
         self.workers = [
             Worker(
-                f"{machine}:{os.getpid()}:{number}", store, self.options, detect=shared, classify=classify,
+                worker_name(number), store, self.options, detect=shared, classify=classify,
                 seen=self._seen, environment=environment,
             )
             for number, environment in enumerate(environments)
@@ -128,6 +127,11 @@ class Service:
         OutputError
             With ``once``, when the catalogue or the folder of results cannot be written; a later call goes on.
         """
+        try:
+            take_back(self.store)
+        except OutputError as error:
+            # The catalogue is away: what its lease gives back comes a minute later.
+            logger.warning("%s", error)
         # Log lines of a worker belong to whatever this thread is doing, such as the run of a flow.
         threads = [
             threading.Thread(target=contextvars.copy_context().run, args=(self._work, worker), daemon=True)

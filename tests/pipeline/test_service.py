@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ from pipeline.options import DetectOptions
 from pipeline.service import results
 from pipeline.service.options import ServeOptions
 from pipeline.service.serve import Service
+from pipeline.service.takeover import machine_name, take_back
 from pipeline.survey import open_store
 from survey_io.catalogue import read_catalogue
 from survey_io.errors import OptionError, OutputError
@@ -260,3 +263,17 @@ def test_options_that_cannot_work(place: Path, store: Any) -> None:
         serve(place, store, output=place / "in" / "out")
     with pytest.raises(OptionError, match="nothing to do"):
         Service(ServeOptions(workers=0, output=place / "out"), store)
+
+
+def test_what_a_killed_service_had_taken_is_taken_back_at_once_and_only_that(place: Path, store: Any) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    machine = machine_name()
+    names = [f"{machine}:{ended.pid}:0", f"{machine}:{os.getpid()}:0", f"{machine}:{os.getppid()}:0", "elsewhere:1:0"]
+    for number, name in enumerate(names):
+        store.enqueue(place / f"{number}.fits", sha256=f"{number}" * 64)
+        assert store.claim(name)["id"] == number + 1
+    assert take_back(store) == 2
+    assert [one["state"] for one in store.observations()] == ["arrived", "arrived", "running", "running"]
+    # A try is a try: what kills its service each time is not tried for ever.
+    assert store.claim("another:1:0")["attempts"] == 2
