@@ -20,6 +20,7 @@ from typing import Any
 from distributed import Client, WorkerPlugin, as_completed, get_worker
 from distributed.client import CancelledError
 from distributed.scheduler import KilledWorker
+from distributed.security import Security
 
 from pipeline.ledger import Arrays
 from pipeline.local_workers import WINDOW_PER_WORKER, Answer, Lost, Piece, attempt
@@ -256,6 +257,12 @@ def remote_workers(address: str, resources: Mapping[str, float] | None = None) -
     WorkError
         When no scheduler answers, it has no workers, or none offers the resources.
     """
+    if address.startswith("tls://") and Security().get_connection_args("client").get("ssl_context") is None:
+        # Dask would say so too, and then keep the process for ever.
+        raise WorkError(
+            f"cluster {address}: expected the certificates of TLS, there are none; name them in variables "
+            "DASK_DISTRIBUTED__COMM__TLS__..., as deploy/README.md tells"
+        )
     try:
         client = Client(address, set_as_default=False, timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:

@@ -322,6 +322,14 @@ def test_clusters_of_this_machine_listen_to_it_alone() -> None:
         assert "0.0.0.0" not in json.dumps(given)
 
 
+def test_an_encrypted_cluster_wants_certificates() -> None:
+    from pipeline.dask_workers import remote_workers
+    from survey_io.errors import WorkError
+
+    with pytest.raises(WorkError, match="expected the certificates of TLS"), remote_workers("tls://127.0.0.1:9"):
+        pass
+
+
 def test_tables_with_nothing_are_fine(tmp_path: Path) -> None:
     write_catalogue(make_table({"ra": np.empty(0), "dec": np.empty(0)}), tmp_path / "empty.csv")
     assert (tmp_path / "empty.csv").read_text().count("\n") == 1

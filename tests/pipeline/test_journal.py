@@ -24,8 +24,10 @@ from pipeline.journal import (
     read_journal,
     start_journal,
 )
+from pipeline.ledger import Ledger
+from pipeline.local_workers import Threads, local_workers
 from pipeline.runs import Clock
-from pipeline.tasks import Ledger, Threads, local_workers, run_stage
+from pipeline.tasks import run_stage
 from survey_io.errors import InputError, OptionError, OutputError
 
 logger = logging.getLogger("pipeline.test")
@@ -84,7 +86,7 @@ def test_threads_of_a_stage_carry_the_context(tmp_path: Path) -> None:
         for observation in (1, 2):
             ledger = Ledger(None, "")
             with observation_context(observation=observation), clock.stage("search"):
-                run_stage("search", piece, ((i, (i,)) for i in range(4)), ledger, client=threads)
+                run_stage("search", piece, [(i, (i,)) for i in range(4)], ledger, client=threads)
     lines = list(read_journal(tmp_path, stage="search"))
     assert [sum(line["observation"] == one for line in lines) for one in (1, 2)] == [4, 4]
 
