@@ -32,6 +32,9 @@ SIDES = {1: 8192, 2: 512, 3: 64}
 # Shares of the time: network alone, and the whole way.
 ALONE, WHOLE = 0.55, 0.45
 LEAST_ROUNDS = 3
+# A GPU's counter moves on ten times a second or so.
+ENERGY_SECONDS = 1.0
+POWERCAP = Path("/sys/class/powercap")
 COMPILED = "torch compiled"
 Say = Callable[[str], None]
 
@@ -88,7 +91,7 @@ class Row:
         best, middle = min(self.calls), float(np.median(self.calls))
         flops = 2 * self.macs / best
         peak, copy = peaks.flops[self.way.device].get(self.way.precision), peaks.copy[self.way.device]
-        spent = None if self.joules is None else self.joules / (len(self.calls) * self.amount)
+        spent = None if self.joules is None else self.joules / self.amount
         row |= {
             "unit": f"{self.unit}/s", "rate": self.amount / best, "rate_median": self.amount / middle,
             "macs_per_item": self.macs / self.items,
@@ -189,7 +192,6 @@ def _bench_model(
     model: str, ways: list[Way], options: BenchOptions, threads: int, folder: Path, peaks: Peaks, say: Say
 ) -> list[Row]:
     """Rows of one model."""
-    from models.cost import EnergyMeter
     from models.speed import make_call, make_work, seconds_of
 
     module, weights, entry = _network(model, folder)
@@ -219,16 +221,31 @@ def _bench_model(
     while able and (time.perf_counter() < until or len(able[0].calls) < LEAST_ROUNDS):
         peaks.sample()
         for row in able:
-            meter = EnergyMeter(gpu=int(row.way.device.partition(":")[2]) if row.way.on_gpu else None)
             row.calls.append(seconds_of(calls[id(row)][0]))
-            spent = meter.joules()
-            if spent is not None:
-                row.joules = (row.joules or 0.0) + spent
             row.single.append(row.calls[-1] if batch == 1 else seconds_of(calls[id(row)][1]))
+    for row in able:
+        row.joules = _joules_per_call(calls[id(row)][0], row.way)
     path = make_path(weights, entry, folder, side=side, threads=threads) if options.whole else None
     if path is not None:
         _bench_whole(path, [row for row in able if row.way.engine != COMPILED], options.seconds * WHOLE, say)
     return rows
+
+
+def _joules_per_call(call: Callable[[], None], way: Way) -> float | None:
+    """Energy of a call, over some that fill the time in which counters move on; None where no counter can be read."""
+    from models.cost import EnergyMeter
+
+    # What the processor spends on feeding a GPU is not counted: other work shares it.
+    place = {"gpu": int(way.device.partition(":")[2]), "powercap": None} if way.on_gpu else {"powercap": POWERCAP}
+    meter = EnergyMeter(**place)
+    before = meter.joules()
+    if before is None:
+        return None
+    begin, count = time.perf_counter(), 0
+    while time.perf_counter() - begin < ENERGY_SECONDS:
+        call()
+        count += 1
+    return ((meter.joules() or before) - before) / count
 
 
 def _bench_whole(path: WholePath, rows: list[Row], seconds: float, say: Say) -> None:

@@ -11,6 +11,7 @@ from models.engines.chain import Way
 from models.registry import get_model
 from models.speed import make_work
 from models.weights import Card, save_weights
+from pipeline import bench
 from pipeline.bench import BenchOptions, choose_ways, run_bench
 from survey_io.errors import OptionError
 
@@ -54,6 +55,24 @@ def test_network_and_whole_way_are_timed_beside_the_peak(weights, tmp_path):
     assert {"processor", "cores", "memory_gib", "gpus", "load"} <= set(result["machine"])
     assert result["versions"]["torch"] == torch.__version__ and any("torch f32 on cpu" in line for line in said)
     json.dumps(result, allow_nan=False)
+
+
+def test_energy_is_that_of_a_call_where_a_counter_can_be_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "ENERGY_SECONDS", 0.05)
+    zone = tmp_path / "intel-rapl:0"
+    zone.mkdir()
+    (zone / "max_energy_range_uj").write_text("1000000000")
+    (zone / "energy_uj").write_text("5000000")
+    monkeypatch.setattr(bench, "POWERCAP", tmp_path)
+    used = [5_000_000]
+
+    def call() -> None:
+        used[0] += 250_000
+        (zone / "energy_uj").write_text(str(used[0]))
+
+    assert bench._joules_per_call(call, Way("torch", "f32", "cpu")) == pytest.approx(0.25)
+    monkeypatch.setattr(bench, "POWERCAP", tmp_path / "nothing")
+    assert bench._joules_per_call(call, Way("torch", "f32", "cpu")) is None
 
 
 def test_cubes_spectra_and_classifiers_have_their_units(tmp_path):
