@@ -99,7 +99,8 @@ def draw_sample(model: str, *, skies: int, size: int, seed: int, report: Callabl
     """Detect in simulated skies of the training range and match with their truth."""
     rng = np.random.default_rng(seed)
     found = []
-    options = DetectOptions(model=model, threshold=0.0)
+    # Scores and calibrations are of f32, whatever lower precision this machine gains by.
+    options = DetectOptions(model=model, precision="f32", threshold=0.0)
     with tempfile.TemporaryDirectory() as folder:
         for number in range(skies):
             sim, sky, beam = held_out_sky(number, rng, size=size, seed=seed)

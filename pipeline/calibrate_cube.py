@@ -52,7 +52,7 @@ def draw_cubes(
     """Detect in simulated cubes of the training range and match with their truth, as the challenge's scorer does."""
     rng = np.random.default_rng(seed)
     found = []
-    options = DetectOptions(model=model, threshold=threshold, passes=passes)
+    options = DetectOptions(model=model, precision="f32", threshold=threshold, passes=passes)
     with tempfile.TemporaryDirectory() as folder:
         for number in range(cubes):
             drawn = held_out_model(rng)

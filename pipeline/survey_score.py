@@ -66,7 +66,9 @@ class PartScore:
 
 def find_sources(image: SurveyImage, model: str, *, threshold: float | None = None) -> Analysis:
     """Run the whole pipeline on an image."""
-    options = DetectOptions(model=model, threshold=threshold, primary_beam=image.files.primary_beam)
+    options = DetectOptions(
+        model=model, precision="f32", threshold=threshold, primary_beam=image.files.primary_beam
+    )
     return analyse(image.observation, options)
 
 

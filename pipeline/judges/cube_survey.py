@@ -39,7 +39,7 @@ def judge_cube_survey(
     for files in cube_files(options):
         cube = open_survey_cube(files)
         split = split_cube(cube, outline.receptive_field, own)
-        table = analyse_cube(cube.cube, DetectOptions(model=str(weights))).table
+        table = analyse_cube(cube.cube, DetectOptions(model=str(weights), precision="f32")).table
         table = table[split.part_at(table["y"], table["x"]) == TEST] if len(table) else table
         g = cube.galaxies
         rows = split.part_at(g["y"], g["x"]) == TEST

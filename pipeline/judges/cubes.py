@@ -48,7 +48,7 @@ def judge_cubes(
         Number of cubes, their channels, and their side in px.
     """
     rng = np.random.default_rng(SEED)
-    detect = DetectOptions(model=os.fspath(weights))
+    detect = DetectOptions(model=os.fspath(weights), precision="f32")
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         for number in range(cubes):

@@ -50,7 +50,7 @@ def judge_skies(
         Number of skies, one beam after the other, and their side in px.
     """
     rng = np.random.default_rng(SEED)
-    detect = DetectOptions(model=os.fspath(weights))
+    detect = DetectOptions(model=os.fspath(weights), precision="f32")
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         for number in range(skies):
