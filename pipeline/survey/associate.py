@@ -15,7 +15,7 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from .cells import ranges_around
+from .cells import ranges_around, within
 from .database import Database
 from .fields import (
     UNRESOLVED,
@@ -41,8 +41,6 @@ KINDS = ("image", "cube")
 DEFAULT = AssociationOptions()
 # One lock for whoever joins sources, of PostgreSQL's locks that applications name by a number.
 _LOCK = 7_305_171
-# Ranges of positions in one query.
-_RANGES = 200
 
 
 def pending(connection: Connection) -> list[int]:
@@ -246,8 +244,6 @@ def _around(field: Field, arcsec: float) -> list[sa.ColumnElement[bool]]:
     """Conditions for sources with an object within a distance of these ones, and some beyond."""
     s = source.c
     ranges = ranges_around(field.sightings.ra, field.sightings.dec, arcsec / 3600.0) if len(field) else []
-    joined = (s.current, s.object_id.is_not(None), s.kind.in_(KINDS))
     return [
-        sa.and_(*joined, sa.or_(*(s.hpx29.between(*one) for one in ranges[at : at + _RANGES])))
-        for at in range(0, len(ranges), _RANGES)
+        sa.and_(s.current, s.object_id.is_not(None), s.kind.in_(KINDS), place) for place in within(s.hpx29, ranges)
     ]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import sqlalchemy as sa
 from astropy_healpix import neighbours
 
 from .sky import ORDER, healpix_number
 
-__all__ = ["cells_within", "merge_ranges", "order_of_margin", "ranges_around", "touching"]
+__all__ = ["cells_within", "merge_ranges", "order_of_margin", "ranges_around", "touching", "within"]
 
 # Width of a cell of order 0 in degrees, and the share of a cell's width that nothing crosses a cell within: of 300,000
 # random steps of 0.65 widths none leads beyond the cells that touch the first one, of 0.7 some do.
 _WIDTH, _NARROWEST = 58.63, 1 / 1.6
+# Ranges in one query, and how many are no matter.
+_RANGES, _FEW = 200, 200
 
 
 def order_of_margin(degrees: float) -> int:
@@ -59,6 +64,21 @@ def ranges_around(ra: np.ndarray, dec: np.ndarray, degrees: float) -> list[tuple
         Both inclusive, ascending, apart from each other.
     """
     order = order_of_margin(degrees)
-    # Cells much smaller than the gaps between sources would only make more ranges.
-    order = min(order, max(0, 12 - int(np.log2(max(len(ra), 1)) // 4)) + 2)
-    return merge_ranges(cells_within(healpix_number(ra, dec) >> (2 * (ORDER - order)), order), order)
+    cells = np.unique(healpix_number(ra, dec) >> (2 * (ORDER - order)))
+    ranges = merge_ranges(cells_within(cells, order), order)
+    # Each range is looked up by itself: coarser cells hold some rows more that lie farther, and are fewer.
+    while order > 0 and len(ranges) > max(_FEW, len(ra) // 16):
+        order -= 1
+        cells = np.unique(cells >> 2)
+        ranges = merge_ranges(cells_within(cells, order), order)
+    return ranges
+
+
+def within(column: sa.Column[Any], ranges: list[tuple[int, int]]) -> list[sa.ColumnElement[bool]]:
+    """Conditions that a column of HEALPix numbers lies in any of the ranges: one for each query that this takes."""
+    # As text: building these from parts took ten times as long as the database needs for the answer.
+    name = f'"{column.table.name}"."{column.name}"'
+    return [
+        sa.text(f"({' OR '.join(f'{name} BETWEEN {int(a)} AND {int(b)}' for a, b in ranges[at : at + _RANGES])})")
+        for at in range(0, len(ranges), _RANGES)
+    ]

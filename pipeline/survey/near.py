@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import sqlalchemy as sa
 from astropy.table import Table, vstack
 
 from survey_io.errors import OptionError
 from survey_io.outside import Positions
 
-from .cells import ranges_around
+from .cells import ranges_around, within
 from .database import Database
 from .query import DEFAULT_COLUMNS, query_objects, query_sources
 from .schema import sky_object, source
@@ -20,8 +19,6 @@ __all__ = ["rows_near"]
 
 # Degrees around a row within which its density is known, at least.
 _KNOWN = 0.1
-# Ranges of positions in one query.
-_RANGES = 200
 
 
 def rows_near(
@@ -75,9 +72,6 @@ def rows_near(
     ranges = ranges_around(places.ra[there], places.dec[there], known)
     if not ranges:
         return ask(store, where=where, columns=columns, limit=0), known
-    parts = []
-    for at in range(0, len(ranges), _RANGES):
-        place = sa.or_(*(table.c.hpx29.between(*one) for one in ranges[at : at + _RANGES]))
-        parts.append(ask(store, where=where, columns=columns, place=place))
+    parts = [ask(store, where=where, columns=columns, place=place) for place in within(table.c.hpx29, ranges)]
     full = [part for part in parts if len(part)] or parts[:1]
     return full[0] if len(full) == 1 else vstack(full, metadata_conflicts="silent"), known
