@@ -16,7 +16,6 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from .cells import ranges_around, within
-from .database import Database
 from .fields import (
     UNRESOLVED,
     Field,
@@ -33,7 +32,7 @@ from .fields import (
 from .schema import run, sky_object, source, unresolved
 from .sightings import ALONE, AssociationOptions, find_links, group_sightings
 
-__all__ = ["KINDS", "associate", "associate_pending", "pending"]
+__all__ = ["KINDS", "associate", "pending"]
 
 KINDS = ("image", "cube")
 """Catalogues whose sources have a place on the sky; the lines of a spectrum and classes have none to be joined by."""
@@ -49,14 +48,6 @@ def pending(connection: Connection) -> list[int]:
     fresh = sa.select(r.observation_id).where(r.current, r.reach.is_(None))
     stale = sa.select(s.observation_id).where(sa.not_(s.current), s.object_id.is_not(None))
     return sorted(set(connection.execute(sa.union(fresh, stale)).scalars()))
-
-
-def associate_pending(store: Database) -> int:
-    """Join what is not joined yet, one observation per transaction; returns how many observations that were."""
-    waiting = store.read(pending)
-    for one in waiting:
-        store.write(lambda connection, one=one: associate(connection, one))
-    return len(waiting)
 
 
 def associate(connection: Connection, observation_id: int, *, options: AssociationOptions = DEFAULT) -> dict[str, int]:

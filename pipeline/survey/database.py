@@ -130,7 +130,17 @@ class Database:
         ------
         StoreError, OptionError
         """
-        return self.write(lambda connection: migrate(connection, self.place, target, now=self.now))
+        return self.write(lambda connection: self._upgrade(connection, target))
+
+    def _upgrade(self, connection: Connection, target: int) -> list[int]:
+        passed = migrate(connection, self.place, target, now=self.now)
+        if passed and passed[-1] == LATEST:
+            from .associate import associate, pending
+
+            # Sources that were recorded before objects were kept.
+            for one in pending(connection):
+                associate(connection, one)
+        return passed
 
     def prepare(self, *, patience: float, create: bool = True) -> None:
         """Make the tables where there are none, and bring older ones forward.
@@ -154,7 +164,7 @@ class Database:
         if version == 0 and not create:
             raise self._no_store()
         if version < LATEST:
-            self._attempt(lambda connection: migrate(connection, self.place, now=self.now), "_writer", patience)
+            self._attempt(lambda connection: self._upgrade(connection, LATEST), "_writer", patience)
 
     def require_place(self, *, create: bool) -> None:
         """Make the folder of SQLite's file, or refuse when the file is missing.

@@ -125,11 +125,12 @@ def query_sources(
     """
     known = source_columns()
     names = list(columns) if columns is not None else [*DEFAULT_COLUMNS, *(["current"] if all_versions else [])]
-    conditions = [*([] if all_versions else [source.c.current]), *([] if place is None else [place])]
+    conditions = [] if all_versions else [source.c.current]
     frame = sa.join(source, run, source.c.run_id == run.c.id)
     return _query(
-        store, source, frame, known, names, conditions, cone=cone, box=box, where=where, limit=limit, patience=patience
-    )
+        store, source, frame, known, names, conditions, cone=cone, box=box, place=place, where=where, limit=limit,
+        patience=patience,
+    )  # fmt: skip
 
 
 def query_objects(
@@ -146,36 +147,38 @@ def query_objects(
     """Objects (sources associated over observations) in a cone or box; see `query_sources`."""
     known = {one.name: one for one in sky_object.c if one.name != "hpx29"}
     names = list(columns) if columns is not None else list(OBJECT_COLUMNS)
-    conditions = [] if place is None else [place]
     return _query(
-        store, sky_object, sky_object, known, names, conditions, cone=cone, box=box, where=where, limit=limit,
+        store, sky_object, sky_object, known, names, [], cone=cone, box=box, place=place, where=where, limit=limit,
         patience=patience,
     )  # fmt: skip
 
 
 def _query(
     store: Database, table: sa.Table, frame: Any, known: dict[str, sa.ColumnElement[Any]], names: list[str],
-    conditions: list[Any], *, cone: Cone | None, box: Box | None, where: str | None, limit: int | None, patience: float,
+    conditions: list[Any], *, cone: Cone | None, box: Box | None, place: sa.ColumnElement[bool] | None,
+    where: str | None, limit: int | None, patience: float,
 ) -> Table:  # fmt: skip
     unknown = [name for name in names if name not in known]
     if unknown:
         raise OptionError(f"--columns: there is no column {unknown[0][:40]!r}; there are {', '.join(sorted(known))}")
     if limit is not None and limit < 0:
         raise OptionError(f"--limit: expected 0 or more rows, got {limit}")
-    conditions = [*conditions, *_place_conditions(table, cone, box)]
+    conditions = [*conditions, *_place_conditions(table, cone, box), *([] if place is None else [place])]
     if where is not None:
         conditions.append(parse_where(where, known))
     chosen = [known[name].label(name) for name in names]
     query = sa.select(table.c.id, table.c.ra, table.c.dec, *chosen).select_from(frame).where(*conditions)
     if cone is None:
-        query = query.order_by(table.c.id).limit(limit)
+        # Of rows in a place the index of places finds all, where one of ids would have the whole table read for it.
+        anywhere = box is None and place is None
+        query = query.order_by(table.c.id if anywhere else table.c.id + 0).limit(limit)
 
     query = query.execution_options(stream_results=True)
     rows = in_time(store, lambda connection: connection.execute(query).all(), patience)
     distance = None
     if cone is not None:
-        place = np.array([row[1:3] for row in rows], float).reshape(len(rows), 2)
-        far = separation(cone.ra, cone.dec, *place.T)
+        at = np.array([row[1:3] for row in rows], float).reshape(len(rows), 2)
+        far = separation(cone.ra, cone.dec, *at.T)
         # A position that differs from the centre by rounding alone lies at distance 0.
         inside = np.flatnonzero(far <= cone.radius + 1e-12)
         ids = np.array([rows[one][0] for one in inside], np.int64)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from survey_io.errors import OptionError
 
-from .associate import associate
+from .associate import associate, pending
 from .migrations import LATEST, version_of
 from .reading import Reading
 from .schema import run, source
@@ -119,6 +119,7 @@ def _problems(connection: Connection) -> list[str]:
         if marked != (count if current else 0):
             word = "does" if current else "does not"
             problems.append(f"run {id}: {marked} of {count} sources count, the run itself {word}")
+    problems += [f"observation {one}: its sources are not joined with those of others" for one in pending(connection)]
     return problems
 
 

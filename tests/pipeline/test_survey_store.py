@@ -295,6 +295,7 @@ def test_check_says_what_is_wrong(store: SurveyStore) -> None:
     store.write(lambda connection: connection.exec_driver_sql("UPDATE source SET current = (1 = 0) WHERE id = 1"))
     assert store.check()["problems"] == [
         f"run {run}: 5 sources were recorded, 4 are there", f"run {run}: 3 of 4 sources count, the run itself does",
+        "observation 1: its sources are not joined with those of others",
     ]  # fmt: skip
 
 
