@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from .names import printable
 
-__all__ = ["IncompleteError", "InputError", "OptionError", "OutputError", "SkysiftError", "WorkError"]
+__all__ = [
+    "IncompleteError", "InputError", "OptionError", "OutputError", "SkysiftError", "WorkError", "machine_trouble",
+]  # fmt: skip
 
 
 class SkysiftError(Exception):
@@ -67,6 +70,34 @@ class OptionError(SkysiftError):
     """An option with a value that does not exist or does not fit."""
 
     exit_status = 2
+
+
+# Of the machine and not of the file: what fails with them may succeed a moment later, or elsewhere.
+_PASSING = {
+    errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR,
+}  # fmt: skip
+
+
+def machine_trouble(error: BaseException) -> str | None:
+    """Whether an error, or one that it arose from, is the machine's and says nothing of the input.
+
+    Returns
+    -------
+    str or None
+        "memory" or "system"; None where the machine did what it should.
+    """
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        number = getattr(one, "errno", None)
+        # The loader of libraries says it in words only.
+        if isinstance(one, MemoryError) or number == errno.ENOMEM or "failed to map segment" in str(one):
+            return "memory"
+        if isinstance(one, OSError) and number in _PASSING:
+            return "system"
+        one = one.__cause__ or one.__context__
+    return None
 
 
 def _rebuild(kind: type[SkysiftError], message: str, fields: dict[str, Any]) -> SkysiftError:

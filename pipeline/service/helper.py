@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pipeline.options import DetectOptions
-from survey_io.errors import InputError, OptionError, OutputError, SkysiftError, WorkError
+from survey_io.errors import InputError, OptionError, OutputError, SkysiftError, WorkError, machine_trouble
 
 if TYPE_CHECKING:
     from pipeline.classify import ClassifyResult
@@ -261,6 +261,10 @@ def _attempt(job: Job) -> tuple[DetectResult | ClassifyResult | None, str, str |
             return detect(job.path, job.options), "done", None
         return _classify(job), "done", None
     except SkysiftError as error:
+        trouble = machine_trouble(error)
+        if trouble is not None and isinstance(error, InputError):
+            # Such as a good file that cannot be read without memory: it is not put aside.
+            return None, trouble, error.message
         kinds = {InputError: "input", OptionError: "option", OutputError: "output", WorkError: "work"}
         return None, next((word for kind, word in kinds.items() if isinstance(error, kind)), "defect"), error.message
     except MemoryError as error:
@@ -271,6 +275,8 @@ def _attempt(job: Job) -> tuple[DetectResult | ClassifyResult | None, str, str |
         what = f"{error.filename or job.path}: {error.strerror or error}"
         return None, "system" if inside else "output", what
     except Exception as error:
+        if (trouble := machine_trouble(error)) is not None:
+            return None, trouble, f"{job.path}: {' '.join(str(error).split())}"
         import logging
 
         logging.getLogger("skysift").error("%s: a defect of skysift", job.path, exc_info=True)

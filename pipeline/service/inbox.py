@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.journal import printable
 from pipeline.runs import file_hash
 from survey_io.arrived import check_arrived
-from survey_io.errors import IncompleteError, InputError, OptionError, OutputError
+from survey_io.errors import IncompleteError, InputError, OptionError, OutputError, machine_trouble
 
 # Names by which copying programs call what is not there yet; rsync and the like begin theirs with a dot.
 PASSING = (".part", ".tmp", ".partial", ".filepart", ".crdownload", ".swp", "~")
@@ -205,6 +205,9 @@ class Inbox:
         except IncompleteError as error:
             watched.problem = f"truncated: {error.message}"
         except (InputError, OptionError) as error:
+            if machine_trouble(error) is not None:
+                watched.problem = error.message
+                return None
             return Refused(path, mark, error.message, _hash(path)) if _same(path, mark) else None
         except OSError as error:
             watched.problem = f"{path.name}: cannot be read: {error.strerror or error}"

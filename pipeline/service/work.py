@@ -159,6 +159,9 @@ class Worker:
             number = claimed["attempts"] + attempt - 1
             logger.warning("%s (try %d)", answer.error, number, extra={"failure": answer.kind})
             metrics.observation_failed(answer.kind)
+            if answer.kind in ("memory", "work"):
+                # The next try, and the next observation, get a process that has all its memory.
+                self.helper.kill()
             if answer.kind == "input":
                 return self._quarantined(claimed, path, staging, answer)
             tries = attempt if answer.kind == "output" else number

@@ -1,0 +1,49 @@
+"""What an error is about: the input, or the machine."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from survey_io import open_image
+from survey_io.errors import InputError, machine_trouble
+
+
+def chained(cause: BaseException) -> InputError:
+    try:
+        try:
+            raise cause
+        except Exception as error:
+            raise InputError("sky.fits: cannot be read") from error
+    except InputError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("cause", "trouble"),
+    [
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory"),
+        (MemoryError(), "memory"),
+        (ImportError("x.so: failed to map segment from shared object"), "memory"),
+        (OSError(errno.EIO, "Input/output error"), "system"),
+        (OSError(errno.ENOENT, "No such file or directory"), None),
+        (ValueError("not a FITS file"), None),
+    ],
+)
+def test_a_good_file_is_not_blamed_for_its_machine(cause: BaseException, trouble: str | None) -> None:
+    assert machine_trouble(cause) == trouble
+    assert machine_trouble(chained(cause)) == trouble
+
+
+def test_a_file_that_was_cut_short_is_to_blame(tmp_path: Path) -> None:
+    path = tmp_path / "sky.fits"
+    fits.writeto(path, np.zeros((400, 400), np.float32))
+    image = open_image(path)
+    path.write_bytes(path.read_bytes()[:8000])
+    with pytest.raises(InputError, match="can no longer be read") as caught:
+        image.pixels.read((slice(300, 400), slice(0, 400)))
+    assert machine_trouble(caught.value) is None
