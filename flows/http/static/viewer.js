@@ -31,8 +31,14 @@ export class Viewer {
   async setPlane(plane) {
     this.plane = plane;
     if (!this.scales.has(plane)) {
-      const answer = await fetch(`${this.address}/planes/${encodeURIComponent(plane)}?v=${this.meta.key}`);
-      if (!answer.ok) throw new Error(await answer.text());
+      const address = `${this.address}/planes/${encodeURIComponent(plane)}?v=${this.meta.key}`;
+      let answer = await fetch(address);
+      // A busy server is asked again: the overview of a large image takes its time.
+      for (let tries = 0; answer.status === 503 && tries < 20; tries++) {
+        await new Promise((resolve) => setTimeout(resolve, 3000));
+        answer = await fetch(address);
+      }
+      if (!answer.ok) throw new Error((await answer.json()).error);
       this.scales.set(plane, await answer.json());
     }
     if (this.plane !== plane) return null;
