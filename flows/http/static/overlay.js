@@ -23,13 +23,10 @@ export function drawSources(context, viewer) {
     const p = sources.p_real[i];
     groups[Math.round(10 * (Number.isFinite(p) ? Math.max(0, Math.min(1, p)) : 1))].push(i);
   }
-  context.lineWidth = (viewer.crowded ? 1 : 1.4) * ratio;
-  groups.forEach((group, k) => {
-    context.strokeStyle = RING_COLOURS[k];
-    context.beginPath();
-    for (const i of group) ring(context, viewer, i, 1);
-    context.stroke();
-  });
+  const width = (viewer.crowded ? 1 : 1.4) * ratio;
+  // A dark edge first: a ring must also show on a source so bright that it is white.
+  groups.forEach((group) => ringAll(context, viewer, group, "rgba(0,0,0,0.65)", width + 2 * ratio));
+  groups.forEach((group, k) => ringAll(context, viewer, group, RING_COLOURS[k], width));
   if (viewer.selected >= 0 && Number.isFinite(sources.x[viewer.selected])) {
     for (const [colour, width] of [["#000000", 5], ["#ffee55", 2.6]]) {
       context.strokeStyle = colour;
@@ -44,6 +41,14 @@ export function drawSources(context, viewer) {
     const text = `${indices.length.toLocaleString("en")} of ${total.toLocaleString("en")} sources in view ringed (highest S/N)`;
     label(context, text, viewer.overlay.width - 10 * ratio, 18 * ratio, ratio, "right");
   }
+}
+
+function ringAll(context, viewer, group, colour, width) {
+  context.strokeStyle = colour;
+  context.lineWidth = width;
+  context.beginPath();
+  for (const i of group) ring(context, viewer, i, 1);
+  context.stroke();
 }
 
 function ring(context, viewer, i, grow) {
