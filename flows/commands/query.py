@@ -104,7 +104,7 @@ def show_provenance(found: dict[str, Any]) -> None:
         "counts": "yes" if source["current"] else f"no, superseded by run {found['superseded_by']}",
         "file": found["file"], "sha256": found["sha256"], "bytes": found["bytes"],
         "observation": found["observation_id"], "run": f"{run['uid']}, recorded {run['recorded']}",
-        "model": found["model"], "weights": found["weights_sha256"] or "none", "engine": found["engine"],
+        "model": found["model"], "weights": found["weights_sha256"] or "none", "engine": " in ".join(filter(None, (found["engine"], found["precision"]))),
         "options": json.dumps(found["options"], sort_keys=True),
         "versions": ", ".join(f"{name} {value}" for name, value in found["versions"].items()),
         "output": run["output"],

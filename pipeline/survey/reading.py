@@ -228,7 +228,8 @@ class Reading(Queue):
         -------
         dict
             ``source`` (id, row, name, ra, dec, current), ``file``, ``sha256``, ``bytes``, ``observation_id``,
-            ``model``, ``weights_sha256``, ``engine``, ``options``, ``versions``, ``run`` (as `runs` gives it),
+            ``model``, ``weights_sha256``, ``engine``, ``precision`` (in which the network computed), ``options``,
+            ``versions``, ``run`` (as `runs` gives it),
             ``files`` (what the run wrote), ``superseded_by`` (id of the run that counts now, or None), ``unresolved``
             (a dict with source_id, reason and distance for each source that could be the same and is not joined).
 
@@ -254,7 +255,7 @@ class Reading(Queue):
                 "source": {name: row[name] for name in names[:-2]},
                 "file": file["path"], "sha256": file["sha256"], "bytes": file["bytes"], "observation_id": file["id"],
                 "model": found["model"], "weights_sha256": found["weights_sha256"], "engine": found["engine"],
-                "options": found["options"],
+                "precision": (manifest.get("model") or {}).get("precision"), "options": found["options"],
                 "versions": manifest.get("versions") or {"skysift": found["skysift_version"]},
                 "run": {column.name: found[column.name] for column in _BRIEF},
                 "files": manifest.get("files") or {},

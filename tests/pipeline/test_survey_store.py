@@ -50,7 +50,7 @@ def manifest(sha256: str = "a" * 64, *, weights: str = "1" * 64, path: str = "/d
     """A run's manifest as `skysift detect` writes it, with what matters here."""
     return {
         "input": {"path": path, "shape": [150, 210], "sha256": sha256, "notes": []},
-        "model": {"name": "light", "engine": "onnx", "sha256": weights, "threshold": 0.5},
+        "model": {"name": "light", "engine": "onnx", "precision": "int8", "sha256": weights, "threshold": 0.5},
         "options": {"model": "light", "threshold": None, "tile": 1536, "output": "/data/out", **options},
         "versions": {"skysift": "0.1.0", "numpy": "2.4"},
         "total_seconds": 3.25, "finished": "2026-03-01T10:00:00Z", "files": {"fits": "sky_cat.fits"},
@@ -145,6 +145,7 @@ def test_provenance_leads_back_to_file_weights_options_and_run(store: SurveyStor
     found = store.provenance(row)
     assert (found["file"], found["sha256"], found["weights_sha256"]) == ("/data/sky.fits", "a" * 64, "1" * 64)
     assert (found["options"]["threshold"], found["versions"]["numpy"], found["engine"]) == (0.7, "2.4", "onnx")
+    assert found["precision"] == "int8"
     assert (found["run"]["id"], found["run"]["output"], found["files"]) == (old, "/data/out", {"fits": "sky_cat.fits"})
     assert found["superseded_by"] is None
     new = store.record(manifest(), image_table(2))
