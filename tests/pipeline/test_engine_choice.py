@@ -158,7 +158,7 @@ def test_each_thread_keeps_a_gpu_of_its_own():
 
 def test_a_clusters_workers_choose_for_themselves(monkeypatch):
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         asked = {"engine": "auto", "precision": "f32", "device": "cpu"}

@@ -146,7 +146,7 @@ def client(request):
             yield made
         return
     with (
-        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as made,
     ):
         yield DaskWorkers(made)
