@@ -61,6 +61,7 @@ def report_tally(tally: Tally) -> None:
                 "seconds": round(one.seconds, 2), "results": str(one.folder or ""), "error": one.error or "", **page,
             }
         )  # fmt: skip
+    rows += [{"file": str(one.path), "state": "put aside", "error": one.reason} for one in tally.refusals]
     if not rows:
         return
     create_table_artifact(key="skysift-watch", table=rows, description=f"{tally.done} done, {tally.rows} rows.")

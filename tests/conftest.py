@@ -300,3 +300,26 @@ def small_sdc2(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, object]:
     paths = write_hi(model, *simulate_hi(model, seed=5), folder, name="sky_ldev_v2")
     paths["truth"].rename(folder / "sky_ldev_truthcat_v2.txt")
     return folder, model
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe() -> str:
+    """A recipe that trains a small network of lines within seconds."""
+    return TINY_RECIPE
+
+
+TINY_RECIPE = """# A small network of lines.
+name: lines
+output: training/tiny
+steps: 2
+batch: 1
+channels: 256
+device: cpu
+precision: f32
+loaders: 0
+pool: 8
+save_every: 1
+calibration_skies: 0
+model_options: {stem: 8, width: 8, wide: 8, dilations: [[1, 2]]}
+retrain: {judge_options: {spectra: 2}, draws: 20, export: false}
+"""

@@ -1,18 +1,15 @@
-"""The Slurm scripts and the pool of GPU nodes train for real: Slurm's commands are stood in for, nothing else."""
+"""The Slurm scripts train for real: Slurm's commands are stood in for, nothing else."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,21 +17,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SLURM = ROOT / "deploy" / "slurm"
 BIN = Path(sys.executable).parent
-RECIPE = """# A small network of lines.
-name: lines
-output: training/tiny
-steps: 2
-batch: 1
-channels: 256
-device: cpu
-precision: f32
-loaders: 0
-pool: 8
-save_every: 1
-calibration_skies: 0
-model_options: {stem: 8, width: 8, wide: 8, dilations: [[1, 2]]}
-retrain: {judge_options: {spectra: 2}, draws: 20, export: false}
-"""
 # A task for each node, here; signals go on to the tasks, as those of Slurm's do.
 SRUN = """#!/bin/bash
 while [[ $1 == --* ]]; do shift; done
@@ -77,7 +59,7 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Path:
+def cluster(tmp_path: Path, tiny_recipe: str) -> Path:
     """A folder with Slurm's commands, ours of this checkout, and a recipe."""
     commands = {
         "srun": SRUN,
@@ -89,7 +71,7 @@ def cluster(tmp_path: Path) -> Path:
     for name, text in commands.items():
         (tmp_path / "bin" / name).write_text(text, encoding="utf-8")
         (tmp_path / "bin" / name).chmod(0o755)
-    (tmp_path / "tiny.yaml").write_text(RECIPE, encoding="utf-8")
+    (tmp_path / "tiny.yaml").write_text(tiny_recipe, encoding="utf-8")
     return tmp_path
 
 
@@ -159,76 +141,3 @@ def test_slurm_does_not_repeat_what_cannot_succeed(cluster: Path) -> None:
         said = job.communicate(timeout=100)[0]
     assert job.returncode == 1 and "stopped before its first checkpoint" in said
     assert not (cluster / "scontrol.log").exists()
-
-
-def commands_of_run_book(section: str) -> list[str]:
-    """The indented lines of a section of the run-book, and of those below it."""
-    text = (ROOT / "deploy" / "README.md").read_text(encoding="utf-8")
-    level, body = re.search(rf"^(#+) {re.escape(section)}\n(.*?)(?=^##? |\Z|^\1 )", text, re.M | re.S).groups()
-    assert level
-    return [line.strip() for line in body.splitlines() if line.startswith("    ")]
-
-
-@contextmanager
-def running(command: list[str], folder: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen]:
-    """A process in the background whose output goes to a file named after it."""
-    with (folder / f"{command[1]}.log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
-        )  # fmt: skip
-        try:
-            yield process
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-@pytest.mark.flow
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_worker_of_the_pool_trains_what_the_deployment_says(cluster: Path) -> None:
-    """The run-book's own commands, from an empty server to the report: half a minute of a processor."""
-    (cluster / "runs").mkdir()
-    port = free_port()
-    environment = settings(cluster) | {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
-    worker = environment | {"SKYSIFT_RUNS": str(cluster / "runs"), "PREFECT_WORKER_QUERY_SECONDS": "2"}
-    service = commands_of_run_book("Run as Prefect deployments")
-    pool = commands_of_run_book("Prefect: a pool of GPU nodes")
-
-    def prefect(line: str, *more: str) -> str:
-        done = subprocess.run(
-            [str(BIN / "prefect"), *line.split()[1:], *more], cwd=ROOT, env=environment,
-            capture_output=True, text=True, timeout=280, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
-        return done.stdout
-
-    with running([str(BIN / "prefect"), "server", "start", "--port", str(port), "--no-ui"], cluster, environment):
-        wait_for_server(port)
-        for line in service:
-            if line.startswith(("prefect work-pool create", "prefect --no-prompt deploy")):
-                said = prefect(line)
-        named = (ROOT / "deploy" / "prefect.yaml").read_text(encoding="utf-8").count("\n  - name: ")
-        assert said.count("successfully created") == named
-        line = next(line for line in pool if line.startswith("prefect worker start"))
-        with running([str(BIN / "prefect"), *line.split()[1:]], cluster, worker):
-            run = "prefect deployment run retrain/train --param recipe="
-            assert any(line.startswith(run) for line in pool)
-            said = prefect(f'{run}{cluster / "tiny.yaml"} --param changes=["seed=3"] --watch')
-    assert "Flow run finished successfully" in said, (cluster / "worker.log").read_text(encoding="utf-8")
-    assert "prefect.artifact.created * skysift-train" in said
-    report = json.loads((cluster / "runs" / "training" / "tiny" / "report.json").read_text(encoding="utf-8"))
-    assert report["registered"]["label"] == "tiny@1" and (cluster / "models" / "tiny" / "1" / "record.json").is_file()
-
-
-def wait_for_server(port: int) -> None:
-    from flows.server import require_server
-    from survey_io.errors import OptionError
-
-    deadline = time.monotonic() + 200
-    while True:
-        try:
-            return require_server(f"http://127.0.0.1:{port}/api")
-        except OptionError:
-            assert time.monotonic() < deadline
-            time.sleep(0.5)

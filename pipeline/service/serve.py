@@ -45,6 +45,8 @@ class Tally:
         Files that are cut short, and may still grow.
     outcomes : list of Done
         In the order in which they ended; kept only with ``once``.
+    refusals : list of Refused
+        What was put aside at its arrival; kept only with ``once``.
     """
 
     arrived: int = 0
@@ -56,6 +58,7 @@ class Tally:
     rows: int = 0
     waiting: int = 0
     outcomes: list[Done] = field(default_factory=list)
+    refusals: list[Refused] = field(default_factory=list)
 
 
 class Service:
@@ -242,6 +245,8 @@ class Service:
             if new:
                 self.store.quarantine(identity, found.reason)
         self.tally.refused += 1
+        if self.options.once:
+            self.tally.refusals.append(found)
         metrics.observation_failed("refused")
         self._note(found, "refused", identity, found.reason)
         logger.error("%s; put aside as %s", found.reason, place, extra={"observation": identity})
