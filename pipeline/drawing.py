@@ -33,6 +33,7 @@ MAX_RINGS = 1500
 CONTOUR_SNR = 1.5
 RING_RANGE = (1.6, 3.5)
 DPI = 100
+PNG_LEVEL = 3
 STEPS = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600, 7200, 18000, 36000, 72000, 180000)
 AXIS_NAMES = {
     "RA": "Right ascension", "DEC": "Declination", "GLON": "Galactic longitude", "GLAT": "Galactic latitude",
@@ -194,9 +195,16 @@ def save_figure(figure: Figure, path: Path) -> Path:
     try:
         with quiet(RuntimeWarning):
             # Corners of an all-sky projection lie off the sky: their ticks are left out with a warning each.
-            figure.savefig(path, format="png", facecolor=figure.get_facecolor())
+            # Level 3 takes a third of the time of the usual 6, for files larger by some per cent.
+            figure.savefig(
+                path, format="png", facecolor=figure.get_facecolor(), pil_kwargs={"compress_level": PNG_LEVEL}
+            )
     except OSError as error:
         raise OutputError(
             f"{path}: expected to write a picture there, got {error}; choose a writable folder"
         ) from error
+    finally:
+        # Figure, axes and canvas name each other: without this each picture's 10 MB stay until the collector comes by.
+        figure.clear()
+        figure.canvas.renderer = None
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from pathlib import Path
@@ -32,6 +33,16 @@ def serve(
     ),
     once: bool = typer.Option(False, "--once", help="Work on what is there and leave."),
     retry: bool = typer.Option(False, "--retry", help="First put what has failed back into the queue."),
+    http: bool = typer.Option(False, "--http", help="Show the survey's pages beside the work, as 'skysift http' does."),
+    listen: str | None = typer.Option(
+        None, metavar="HOST:PORT", help="Where the pages are [default: 127.0.0.1:8470, this machine only]."
+    ),
+    token_file: Path | None = typer.Option(
+        None, metavar="FILE", help="Token that changes need [default: SKYSIFT_TOKEN; without one changes are refused]."
+    ),
+    host: list[str] = typer.Option(
+        [], metavar="NAME", help="Name under which the pages may be asked for, besides localhost. May be repeated."
+    ),
     model: str | None = typer.Option(None, help="As of 'skysift detect'."),
     engine: str | None = typer.Option(None, help="As of 'skysift detect'."),
     threshold: float | None = typer.Option(None, help="As of 'skysift detect'."),
@@ -68,6 +79,7 @@ def serve(
     from pipeline.classify_options import ClassifyOptions
     from pipeline.options import DetectOptions
     from pipeline.service.options import ServeOptions
+    from survey_io.errors import OptionError
 
     given = {
         "inbox": inbox, "catalogue": catalogue, "output": output, "quarantine": quarantine, "workers": workers,
@@ -78,10 +90,15 @@ def serve(
     asked = {"model": model, "engine": engine, "threshold": threshold, "formats": formats}
     detection = resolve_options(DetectOptions, asked, config=detect_config)
     classification = resolve_options(ClassifyOptions, {}, config=classify_config)
-    return run_service(options, detection, classification, retry=retry)
+    if not http and (listen or token_file or host):
+        raise OptionError("--listen, --token-file and --host are about the pages: give --http too")
+    pages = {"listen": listen, "token_file": token_file, "hosts": host} if http else None
+    return run_service(options, detection, classification, retry=retry, pages=pages)
 
 
-def run_service(options: Any, detection: Any, classification: Any, *, retry: bool = False) -> int:
+def run_service(
+    options: Any, detection: Any, classification: Any, *, retry: bool = False, pages: dict[str, Any] | None = None
+) -> int:
     """Open the catalogue and serve until the work is done or a signal comes; returns the exit status."""
     from flows.runners import scheduler_address
     from pipeline.journal import start_journal
@@ -89,7 +106,9 @@ def run_service(options: Any, detection: Any, classification: Any, *, retry: boo
     from pipeline.survey import open_store
 
     start_journal(options.home / "logs")
-    with open_store(options.catalogue) as store, scheduler_address(detection.cluster) as address:
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(open_store(options.catalogue))
+        address = stack.enter_context(scheduler_address(detection.cluster))
         if retry:
             print(f"{requeue_failed(store)} failed observations are queued again", flush=True)
         service = Service(
@@ -97,9 +116,22 @@ def run_service(options: Any, detection: Any, classification: Any, *, retry: boo
         )  # fmt: skip
         _stop_on_signals(service)
         _say_start(service)
+        if pages is not None:
+            print(f"the survey's pages: {stack.enter_context(_show_pages(service, **pages))}", flush=True)
         tally = service.run()
     print(describe(tally), flush=True)
     return 2 if tally.failed + tally.quarantined + tally.refused and options.once else 0
+
+
+def _show_pages(
+    service: Service, *, listen: str | None, token_file: Path | None, hosts: list[str]
+) -> contextlib.AbstractContextManager[str]:
+    from flows.http import make_app
+    from flows.http.running import bind, read_token, serve_beside
+
+    secret, bound = read_token(token_file), bind(listen)
+    app = make_app(service.store.url, token=secret, inbox=service.options.inbox, hosts=hosts)
+    return serve_beside(app, bound)
 
 
 def requeue_failed(store: Any) -> int:
