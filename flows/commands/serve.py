@@ -162,7 +162,7 @@ def _stop_on_signals(service: Service) -> None:
 
 
 def _say_start(service: Service) -> None:
-    options, number = service.options, len(service.workers)
+    options, number = service.options, len(service.helpers)
     watched = "the queue only" if options.inbox is None else str(options.inbox)
     print(
         f"serving {watched} with {number} worker{'' if number == 1 else 's'}; catalogue {service.store.place}; "

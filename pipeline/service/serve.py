@@ -14,6 +14,7 @@ from typing import Any
 from pipeline import metrics
 from pipeline.classify_options import ClassifyOptions
 from pipeline.options import DetectOptions
+from pipeline.service.helper import Helper
 from pipeline.service.inbox import Arrived, Inbox, Refused, check_apart
 from pipeline.service.options import ServeOptions
 from pipeline.service.quarantine import put_aside
@@ -62,7 +63,7 @@ class Tally:
 
 
 class Service:
-    """The inbox's watcher, in the thread that calls `run`, and a thread for each worker.
+    """The inbox's watcher, in the thread that calls `run`, and the workers' threads and processes.
 
     Parameters
     ----------
@@ -111,12 +112,17 @@ class Service:
             raise OptionError("nothing to do: give an inbox to watch, or at least one worker")
         environments = worker_environments(options.workers, detect.engine, detect.device)
         shared = shared_cores(detect, len(environments))
+        self.helpers = [
+            Helper(worker_name(number), journal=home / "logs", metrics=home / "metrics", environment=environment)
+            for number, environment in enumerate(environments)
+        ]
+        # Two for each process, which take turns: its next observation begins while the last one is recorded.
         self.workers = [
             Worker(
-                worker_name(number), store, self.options, detect=shared, classify=classify,
-                seen=self._seen, environment=environment,
+                f"{helper.name}{half}", store, self.options, detect=shared, classify=classify, seen=self._seen,
+                helper=helper, turn=turn,
             )
-            for number, environment in enumerate(environments)
+            for helper in self.helpers for turn in [threading.Lock()] for half in "ab"
         ]  # fmt: skip
         self._stopping, self._drained, self._wake = threading.Event(), threading.Event(), threading.Condition()
         self._asked = False
@@ -140,9 +146,10 @@ class Service:
             threading.Thread(target=contextvars.copy_context().run, args=(self._work, worker), daemon=True)
             for worker in self.workers
         ]
-        for worker, thread in zip(self.workers, threads, strict=True):
+        for helper in self.helpers:
             # Libraries take seconds to load: they are there when the first file is.
-            worker.helper.start()
+            helper.start()
+        for thread in threads:
             thread.start()
         try:
             self._watch()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -76,8 +76,10 @@ class Worker:
         What is done with an observation; their folders of results are replaced.
     seen : Seen, optional
         The inbox's record, which knows where else a file lies.
-    environment : mapping, optional
-        Variables of the helper.
+    helper : Helper
+        May be shared by two workers: while one records what came of an observation, the other has the next processed.
+    turn : Lock
+        Held from the claim to the end of the processing, so that observations are begun in order of arrival.
     """
 
     def __init__(
@@ -89,12 +91,12 @@ class Worker:
         detect: DetectOptions,
         classify: ClassifyOptions,
         seen: Seen | None = None,
-        environment: Mapping[str, str] | None = None,
+        helper: Helper,
+        turn: threading.Lock,
     ):
         self.name, self._store, self._options = name, store, options
         self._detect, self._classify, self._seen = detect, classify, seen
-        home = options.home
-        self.helper = Helper(name, journal=home / "logs", metrics=home / "metrics", environment=environment)
+        self.helper, self._turn, self._mine = helper, turn, False
         # Take nothing more; and: end what is under way.
         self.stopping, self.handing_back = threading.Event(), threading.Event()
 
@@ -106,10 +108,31 @@ class Worker:
         OutputError
             With ``once``, when catalogue or results cannot be written; the observation is handed back.
         """
-        began = time.monotonic()
-        claimed = self._patiently(lambda: self._store.claim(self.name))
-        if claimed is None:
-            return None
+        try:
+            if not self._take_turn():
+                return None
+            began = time.monotonic()
+            claimed = self._patiently(lambda: self._store.claim(self.name))
+            return None if claimed is None else self._see_through(claimed, began)
+        finally:
+            self._give_turn()
+
+    def _take_turn(self, claimed: dict[str, Any] | None = None) -> bool:
+        """Wait for the helper; false when the service is to stop, or the observation has become another worker's."""
+        while not self._mine:
+            if (self.stopping if claimed is None else self.handing_back).is_set():
+                return False
+            self._mine = self._turn.acquire(timeout=1.0)
+            if not self._mine and claimed is not None and not self._alive(claimed["id"]):
+                return False
+        return True
+
+    def _give_turn(self) -> None:
+        if self._mine:
+            self._mine = False
+            self._turn.release()
+
+    def _see_through(self, claimed: dict[str, Any], began: float) -> Done:
         with observation_context(observation=claimed["id"], worker=self.name):
             try:
                 state, run, rows, folder, error = self._process(claimed)
@@ -141,7 +164,7 @@ class Worker:
         attempt, pause = 0, self._options.pause
         while True:
             attempt += 1
-            answer = self._run(Job(path, work, claimed["id"]))
+            answer = self._run(Job(path, work, claimed["id"])) if self._take_turn(claimed) else None
             if answer is None:
                 return self._hand_back()
             if answer.result is not None:
@@ -228,6 +251,7 @@ class Worker:
 
     def _publish(self, claimed: dict[str, Any], answer: Answer, staging: Path, name: str) -> Answer:
         """The answer with its results in their place, or what was wrong, as if the helper could not write them."""
+        self._give_turn()
         runs = self._patiently(lambda: self._store.runs(observation_id=claimed["id"]))
         known, folder = [run["output"] for run in runs], self._options.results_folder
         try:

@@ -95,6 +95,8 @@ def run_service(images: list[Path], place: Path, workers: int) -> tuple[float, f
             began = time.perf_counter()
             for path in order:
                 (ready / path.name).rename(inbox / path.name)
+                # Two within a tick of the file system's clock would have come at the same time.
+                time.sleep(0.006)
             while store.counts()["observations"]["done"] < len(images):
                 if process.poll() is not None or time.perf_counter() - began > 60 + 20 * len(images):
                     raise SystemExit((place / "serve.log").read_text()[-3000:])
