@@ -97,9 +97,10 @@ def read_token(file: str | Path | None = None) -> str | None:
 def _server(app: FastAPI) -> uvicorn.Server:
     import uvicorn
 
+    # Its own setting of logging closes every handler that there is, the service's journal among them.
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, limit_concurrency=CONNECTIONS,
-        timeout_keep_alive=IDLE, timeout_graceful_shutdown=LAST_SECONDS, ws="none",
+        timeout_keep_alive=IDLE, timeout_graceful_shutdown=LAST_SECONDS, ws="none", log_config=None,
     )  # fmt: skip
     return uvicorn.Server(config)
 
