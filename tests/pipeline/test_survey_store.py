@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import pickle
 import signal
@@ -14,9 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from astropy.table import Table
 
 from pipeline.survey import StoreError, SurveyStore, open_store, run_key
+from pipeline.survey.associate import associate_pending
 from survey_io.columns import IMAGE_COLUMNS, make_table
 from survey_io.errors import InputError, OptionError
 
@@ -288,6 +291,26 @@ def test_threads_share_a_store(store: SurveyStore) -> None:
     for thread in threads:
         thread.join()
     assert store.counts()["current_sources"] == 24
+
+
+def test_a_run_is_kept_when_its_sources_cannot_be_joined(
+    store: SurveyStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(connection: sa.Connection, observation_id: int) -> None:
+        connection.exec_driver_sql("UPDATE source SET flags = -1")
+        raise ValueError("no sense in it")
+
+    logging.getLogger("skysift").propagate = True
+    with monkeypatch.context() as patch:
+        patch.delenv("SKYSIFT_DEBUG", raising=False)
+        patch.setattr("pipeline.survey.store.associate", fails)
+        run = store.record(manifest(), image_table(5))
+    assert "not joined with others yet (ValueError: no sense in it)" in caplog.text
+    # What it had done so far is undone, the run is there, and the next time joins its sources.
+    same(image_table(5), store.sources(run))
+    assert store.cone(53, -27.8, 5)["object_id"].mask.all()
+    assert associate_pending(store) == 1
+    assert not store.cone(53, -27.8, 5)["object_id"].mask.any()
 
 
 def test_check_says_what_is_wrong(store: SurveyStore) -> None:
