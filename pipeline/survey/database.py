@@ -134,10 +134,10 @@ class Database:
 
     def _upgrade(self, connection: Connection, target: int) -> list[int]:
         passed = migrate(connection, self.place, target, now=self.now)
-        if passed and passed[-1] == LATEST:
+        if target == LATEST:
             from .associate import associate, pending
 
-            # Sources that were recorded before objects were kept.
+            # Sources that were recorded before objects were kept, or could not be joined at the time.
             for one in pending(connection):
                 associate(connection, one)
         return passed

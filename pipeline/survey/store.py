@@ -208,7 +208,7 @@ class SurveyStore(Retention):
             # What the database says of itself (away, full, locked) concerns the run as a whole.
             if isinstance(error, sa.exc.DBAPIError) and not isinstance(error, sa.exc.DataError):
                 raise
-            # A run is not lost because its sources cannot be joined: `associate_pending` finds them again.
+            # A run is not lost because its sources cannot be joined: `check` says so, `migrate` tries again.
             said = " ".join(str(error).split())[:200]
             logger.warning(
                 "%s: the sources of observation %d are not joined with others yet (%s: %s)",

@@ -19,7 +19,6 @@ import sqlalchemy as sa
 from astropy.table import Table
 
 from pipeline.survey import StoreError, SurveyStore, open_store, run_key
-from pipeline.survey.associate import associate_pending
 from survey_io.columns import IMAGE_COLUMNS, make_table
 from survey_io.errors import InputError, OptionError
 
@@ -306,10 +305,12 @@ def test_a_run_is_kept_when_its_sources_cannot_be_joined(
         patch.setattr("pipeline.survey.store.associate", fails)
         run = store.record(manifest(), image_table(5))
     assert "not joined with others yet (ValueError: no sense in it)" in caplog.text
-    # What it had done so far is undone, the run is there, and the next time joins its sources.
+    # What it had done so far is undone, the run is there, and the command that upgrades joins its sources.
     same(image_table(5), store.sources(run))
     assert store.cone(53, -27.8, 5)["object_id"].mask.all()
-    assert associate_pending(store) == 1
+    assert store.check()["problems"] == ["observation 1: its sources are not joined with those of others"]
+    store.migrate()
+    assert store.check()["problems"] == []
     assert not store.cone(53, -27.8, 5)["object_id"].mask.any()
 
 
