@@ -15,24 +15,23 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.parquet as pq
 from sqlalchemy import Connection
 
 from survey_io.errors import OptionError, OutputError
 
 from .cells import order_of_margin
 from .database import Database
+from .hats_files import read_properties, replace_text, take_file, write_metadata, write_properties
 from .hats_plan import DEEPEST, Partition, Plan, make_plan
-from .hats_rows import INDEX, MAIN, SCHEMA, Margin, read_fingerprint, write_margins, write_partition
+from .hats_rows import INDEX, MAIN, SCHEMA, Margin, write_margins, write_partition
 from .problems import StoreError
 
 __all__ = ["Export", "export_hats"]
@@ -141,7 +140,7 @@ class _Exporter:
 
     def run(self, share: tuple[int, int] | None) -> Export:
         self.folder.mkdir(parents=True, exist_ok=True)
-        told = _read_properties(self.folder / "collection.properties")
+        told = read_properties(self.folder / "collection.properties")
         if not told and any(self.folder.iterdir()) and not list(self.folder.glob("sources_*")):
             raise OutputError(f"{self.folder}: expected an empty folder or a set of skysift, it holds other files")
         for _ in range(_TRIES):
@@ -184,7 +183,7 @@ class _Exporter:
         data = self.folder / name / "dataset"
         data.mkdir(parents=True, exist_ok=True)
         others = [one / "dataset" for one in self._others() if one.name != name]
-        missing = [one for one in plan.partitions if not _take(one.path, one.fingerprint, data, others)]
+        missing = [one for one in plan.partitions if not take_file(one.path, one.fingerprint, data, others)]
         if share is not None:
             missing = missing[share[0] - 1 :: share[1]]
         jobs = [(self.store, one, data / one.path, _LAYOUT) for one in missing]
@@ -206,7 +205,7 @@ class _Exporter:
             mark = hashlib.sha256(f"{cell.path} {self.margin} {_LAYOUT} {parts}".encode()).hexdigest()
             if not near or empty.get(cell.path) == mark:
                 none[cell.path] = mark
-            elif _take(cell.path, mark, own / "dataset", [one / "dataset" for one in others]):
+            elif take_file(cell.path, mark, own / "dataset", [one / "dataset" for one in others]):
                 found.append(cell)
             else:
                 waiting.append(Margin(cell, tuple(near), own / "dataset" / cell.path, mark))
@@ -222,7 +221,7 @@ class _Exporter:
                 self.margins_written += 1
             else:
                 none[one.cell.path] = one.mark
-        _replace(own / "empty", "".join(f"{path} {mark}\n" for path, mark in sorted(none.items())))
+        replace_text(own / "empty", "".join(f"{path} {mark}\n" for path, mark in sorted(none.items())))
         return sorted(found)
 
     def _each(self, work: Callable, jobs: list[tuple]) -> list:
@@ -245,8 +244,8 @@ class _Exporter:
             (edge, margins, {"dataproduct_type": "margin", "hats_primary_table_url": name,
                              "hats_margin_threshold": str(self.margin)}),
         ):  # fmt: skip
-            rows = _write_metadata(self.folder / folder, cells)
-            _replace(self.folder / folder / "partition_info.csv",
+            rows = write_metadata(self.folder / folder, cells)
+            replace_text(self.folder / folder / "partition_info.csv",
                      "Norder,Npix\n" + "".join(f"{one.order},{one.pixel}\n" for one in cells))  # fmt: skip
             sky = sum(4.0**-one.order for one in cells) / 12.0
             values = {
@@ -256,10 +255,10 @@ class _Exporter:
                 "moc_sky_fraction": f"{sky:.6g}", **built,
             }  # fmt: skip
             for file in ("properties", "hats.properties"):
-                _write_properties(self.folder / folder / file, "HATS catalog", values)
+                write_properties(self.folder / folder / file, "HATS catalog", values)
         former = told.get("hats_primary_table_url", "")
         former = told.get("skysift_former", "") if former == name else former
-        _write_properties(
+        write_properties(
             self.folder / "collection.properties", "HATS Collection",
             {"obs_collection": "skysift", "hats_primary_table_url": name, "all_margins": edge, "default_margin": edge,
              "skysift_former": former, **built},
@@ -281,64 +280,5 @@ def _margins_of(job: tuple) -> list[int]:
     return write_margins(margins, data, order=order)
 
 
-def _take(path: str, mark: str, data: Path, others: Iterable[Path]) -> bool:
-    """Whether a file with this fingerprint is there, or could be linked from a former state."""
-    here = data / path
-    if read_fingerprint(here) == mark:
-        return True
-    for other in others:
-        if read_fingerprint(other / path) == mark:
-            here.parent.mkdir(parents=True, exist_ok=True)
-            here.unlink(missing_ok=True)
-            try:
-                os.link(other / path, here)
-            except OSError:  # a file system without links
-                partial = here.with_name(f".{here.name}.{os.getpid()}.part")
-                shutil.copyfile(other / path, partial)
-                os.replace(partial, here)
-            return True
-    return False
-
-
-def _write_metadata(folder: Path, cells: list[Partition]) -> list[int]:
-    """Write the Parquet set's own metadata; the rows of every file."""
-    data, footers = folder / "dataset", []
-    wanted = {one.path for one in cells}
-    for file in data.glob("Norder=*/Dir=*/Npix=*.parquet"):
-        if file.relative_to(data).as_posix() not in wanted:
-            file.unlink()
-    for one in cells:
-        footer = pq.read_metadata(data / one.path)
-        footer.set_file_path(one.path)
-        footers.append(footer)
-    for name, collected in (("_common_metadata", None), ("_metadata", footers)):
-        partial = data / f".{name}.part"
-        pq.write_metadata(SCHEMA, partial, metadata_collector=collected)
-        os.replace(partial, data / name)
-    return [footer.num_rows for footer in footers]
-
-
 def _age(path: Path) -> float:
     return time.time() - path.stat().st_mtime
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def _write_properties(path: Path, title: str, values: dict[str, str]) -> None:
-    lines = [f"#{title}", *(f"{key}={value}" for key, value in values.items() if value)]
-    _replace(path, "\n".join(lines) + "\n")
-
-
-def _read_properties(path: Path) -> dict[str, str]:
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except OSError:
-        return {}
-    return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))

@@ -157,6 +157,7 @@ def test_only_changed_partitions_are_written(store: SurveyStore, tmp_path: Path)
     assert not main.exists() and not margin.exists() and later.exists()
 
 
+@pytest.mark.slow
 def test_a_stopped_or_shared_export_publishes_nothing_and_goes_on(store: SurveyStore, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     for k in (1, 2):
