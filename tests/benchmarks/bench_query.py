@@ -92,7 +92,8 @@ def fill(store: SurveyStore, rows: int, run: int) -> int:
         store.record(manifest(number), table)
         took += time.perf_counter() - start
         done += len(table)
-    print(f"{'record and associate a run':<{LABEL}} {took / count * 1e3:>10.1f} ms {done:>10} rows in {count} runs", flush=True)
+    label = "record and associate a run"
+    print(f"{label:<{LABEL}} {took / count * 1e3:>10.1f} ms {done:>10} rows in {count} runs", flush=True)
     return count
 
 
