@@ -145,7 +145,7 @@ def _export_tensorrt(
     target = ",".join(targets) or ("portable" if library == "tensorrt_rtx" else this_target(trt))
     stem = f"{find_weights(name_or_file).stem}_{precision}"
     path = folder / f"{stem}_{target.replace(',', '-').replace(' ', '-')}{SUFFIX}"
-    graph, told = _graph(module, precision, **options)
+    graph, told = _graph(module, card, precision, **options)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch:
         made = Path(scratch) / f"{stem}.onnx"
@@ -184,7 +184,7 @@ def _export_openvino(name_or_file: str | os.PathLike[str], folder: Path, precisi
         made = Path(scratch) / path.name
         if precision == "int8":
             samples = sample_inputs(module, data=options["data"])
-            told = write_quantised(module, made, samples, layers=options["layers"])
+            told = write_quantised(module, card, made, samples, layers=options["layers"])
         else:
             write_openvino(module, made)
         difference = _checked(module, made, precision, path)
@@ -214,7 +214,7 @@ def _check_first_target(precision: str, targets: Sequence[str], library: str) ->
 
 
 def _graph(
-    module: nn.Module, precision: str, *, layers: Sequence[int] | None, data: Path | None
+    module: nn.Module, card: Card, precision: str, *, layers: Sequence[int] | None, data: Path | None
 ) -> tuple[bytes, dict[str, Any]]:
     """The ONNX to build from, and the record of a quantised one."""
     from models.engines.mixed import write_graph
@@ -225,7 +225,7 @@ def _graph(
         return write_graph(module, precision), {}
     from models.engines.quantise_onnx import write_quantised_graph
 
-    return write_quantised_graph(module, precision, sample_inputs(module, data=data), layers=layers)
+    return write_quantised_graph(module, card, precision, sample_inputs(module, data=data), layers=layers)
 
 
 def _checked(module: nn.Module, made: Path, precision: str, path: Path) -> float:

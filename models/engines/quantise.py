@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.engines.openvino_engine import compile_graph, import_openvino, write_openvino
-from models.layer_choice import BUDGET, Inputs, choose_layers, decision_changes, halves
+from models.layer_choice import Inputs, choose_layers, halves
 from survey_io.errors import OptionError
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from models.weights import Card
 
 _PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
 # Share of a layer's inputs that may lie beyond its range, at each end.
@@ -104,7 +106,7 @@ def quantise_graph(graph: Any, samples: Inputs, layers: Sequence[int]) -> Any:
 
 
 def write_quantised(
-    module: nn.Module, path: Path, samples: Inputs, *, layers: Sequence[int] | None = None, budget: float = BUDGET
+    module: nn.Module, card: Card, path: Path, samples: Inputs, *, layers: Sequence[int] | None = None
 ) -> dict[str, Any]:
     """Write a network as an OpenVINO graph (path.xml and path.bin) whose costly middle computes in 8 bits.
 
@@ -112,14 +114,13 @@ def write_quantised(
     ----------
     module : nn.Module
         Folded, float32, in evaluation mode.
+    card : Card
     path : Path
         Ends in .xml.
     samples : sequence of tuple of ndarray
         As `models.samples.sample_inputs` makes them.
     layers : sequence of int or None
         Places of the products to quantise; None: those of `choose_layers`.
-    budget : float
-        Of `choose_layers`.
 
     Returns
     -------
@@ -145,7 +146,7 @@ def write_quantised(
             run = compile_graph(quantise_graph(graph.clone(), ranged, places) if places else graph.clone(), threads=2)
             return [run(dict(zip(names, given, strict=True)))[0].copy() for given in seen]
 
-        layers, alone = choose_layers(len(list_products(graph)), answers, decision_changes(module), budget=budget)
+        layers, alone = choose_layers(_costs(graph, samples[0]), answers, module, card)
     made = quantise_graph(graph, samples, layers)
     openvino.save_model(made, str(path), compress_to_fp16=False)
     return {
@@ -154,6 +155,20 @@ def write_quantised(
         "calibration": f"{len(samples)} batches of {' and '.join(str(one.shape) for one in samples[0])}",
         "versions": {"openvino": openvino.__version__, "nncf": nncf.__version__},
     }  # fmt: skip
+
+
+def _costs(graph: Any, given: tuple[np.ndarray, ...]) -> list[float]:
+    """Multiply-accumulates of the products in their order, for a batch."""
+    sized = graph.clone()
+    sized.reshape({port.get_any_name(): list(one.shape) for port, one in zip(sized.inputs, given, strict=True)})
+    nodes = {node.get_friendly_name(): node for node in sized.get_ordered_ops()}
+    found = []
+    for name in list_products(graph):
+        places = nodes[name].get_output_shape(0)
+        # A convolution's places come last, those of a matrix product between the batch and its outputs.
+        places = places[1:-1] if nodes[name].get_type_name() == "MatMul" else places[2:]
+        found.append(float(np.prod(nodes[name].get_input_shape(1)) * np.prod(list(places) or [1])))
+    return found
 
 
 @contextlib.contextmanager

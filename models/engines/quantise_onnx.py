@@ -18,11 +18,13 @@ import numpy as np
 
 from models.engines.mixed import mixed_precision, write_graph
 from models.engines.openvino_engine import compile_graph
-from models.layer_choice import BUDGET, Inputs, choose_layers, decision_changes, halves
+from models.layer_choice import Inputs, choose_layers, halves
 from survey_io.errors import OptionError
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from models.weights import Card
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 # What int8 ranges leave out: 8 bits with a sign have 127 steps for what comes out of a ReLU.
@@ -42,14 +44,15 @@ def list_graph_products(model: Any) -> list[str]:
 
 
 def write_quantised_graph(
-    module: nn.Module, precision: str, samples: Inputs, *, layers: Sequence[int] | None = None, rest: str = "fp16",
-    budget: float = BUDGET,
+    module: nn.Module, card: Card, precision: str, samples: Inputs, *, layers: Sequence[int] | None = None,
+    rest: str = "fp16",
 ) -> tuple[bytes, dict[str, Any]]:  # fmt: skip
     """A folded float32 network as ONNX with 8-bit products.
 
     Parameters
     ----------
     module : nn.Module
+    card : Card
     precision : str
         "int8", or "fp8": 4 bits of exponent and 3 of mantissa.
     samples : sequence of tuple of ndarray
@@ -58,8 +61,6 @@ def write_quantised_graph(
         Places in `list_graph_products`; None: those of `models.layer_choice.choose_layers`.
     rest : str
         What lies between first and last product and is not quantised computes in this: "f32", "fp16" or "bf16".
-    budget : float
-        Of `choose_layers`.
 
     Returns
     -------
@@ -93,7 +94,7 @@ def write_quantised_graph(
                 run = compile_graph(str(path), threads=2, low=False)
             return [run(dict(zip(names, given, strict=True)))[0].copy() for given in seen]
 
-        layers, alone = choose_layers(len(products), answers, decision_changes(module), budget=budget)
+        layers, alone = choose_layers(_costs(model, products), answers, module, card)
     quantised = _quantised(exact, precision, samples, [products[place] for place in layers])
     told = {
         "layers": list(layers), "products": len(products),
@@ -102,6 +103,13 @@ def write_quantised_graph(
         "rest": rest, "versions": {"onnxruntime": onnxruntime.__version__, "onnx": onnx.__version__},
     }  # fmt: skip
     return mixed_precision(quantised, rest).SerializeToString(deterministic=True), told
+
+
+def _costs(model: Any, products: list[str]) -> list[float]:
+    """Weights of the products: as good as their work where all have the same places."""
+    sizes = {one.name: float(np.prod(one.dims)) for one in model.graph.initializer}
+    nodes = {node.name: node for node in model.graph.node}
+    return [max((sizes[name] for name in nodes[one].input if name in sizes), default=1.0) for one in products]
 
 
 def _quantised(exact: bytes, precision: str, samples: Inputs, chosen: list[str]) -> Any:
