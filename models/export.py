@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,15 +107,23 @@ def describe(module: nn.Module) -> dict[str, Any]:
     return {**told, "image": {"shape": list(network_inputs(module)[0].shape), "values": "0 to 1"}}
 
 
-def disagreement(module: nn.Module, path: Path, run: Callable[..., np.ndarray]) -> float:
-    """Largest difference between graph and torch over the largest output, on shapes never traced with."""
+def disagreement(
+    module: nn.Module, path: Path, run: Callable[..., np.ndarray], samples: Sequence[tuple[np.ndarray, ...]] = ()
+) -> float:
+    """Largest difference between graph and torch over the largest output, on shapes never traced with.
+
+    Of random numbers, or of samples where ranges matter.
+    """
     import torch
 
     worst = 0.0
     names = [one.name for one in network_inputs(module)]
-    for batch, cells in ((1, (3, 5, 2)), (3, (4, 2, 3))):
-        free = sum(isinstance(side, str) for side in network_inputs(module)[0].shape)
-        given = random_input(module, batch=batch, cells=cells[:free], seed=batch)
+    free = sum(isinstance(side, str) for side in network_inputs(module)[0].shape)
+    drawn = [
+        random_input(module, batch=batch, cells=cells[:free], seed=batch)
+        for batch, cells in ((1, (3, 5, 2)), (3, (4, 2, 3)))
+    ]
+    for given in samples or drawn:
         with torch.inference_mode():
             expected = module(*map(torch.from_numpy, given)).numpy()
         came = run(path, dict(zip(names, given, strict=True)))

@@ -18,6 +18,7 @@ from models.engines.profile import make_profile
 from models.engines.tensorrt_build import build, check_targets, import_library, installed_libraries
 from models.engines.tensorrt_engine import has_gpu, this_target
 from models.export import TOLERANCE, describe, disagreement
+from models.layer_choice import Inputs
 from models.registry import unknown_name
 from survey_io.errors import OptionError, OutputError, SkysiftError
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 # Of the largest value on the raw maps. With random weights the registered networks differ by up to 3e-4 (fp16) and 3e-2
 # (bf16); whether 8 bits are enough is for their catalogue to say.
-TOLERANCES = {"f32": TOLERANCE, "fp16": 1e-2, "bf16": 1e-1, "int8": 0.3, "fp8": 0.5}
+TOLERANCES = {"f32": TOLERANCE, "fp16": 1e-2, "bf16": 1e-1, "int8": 0.1, "fp8": 0.3}
 ENGINES = ("tensorrt", "openvino")
 # The first cards that multiply such numbers.
 _FIRST_TARGETS = {"fp8": "sm89"}
@@ -145,12 +146,13 @@ def _export_tensorrt(
     target = ",".join(targets) or ("portable" if library == "tensorrt_rtx" else this_target(trt))
     stem = f"{find_weights(name_or_file).stem}_{precision}"
     path = folder / f"{stem}_{target.replace(',', '-').replace(' ', '-')}{SUFFIX}"
-    graph, told = _graph(module, card, precision, **options)
+    samples = _samples(module, precision, options["data"])
+    graph, told = _graph(module, card, precision, samples, options["layers"])
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch:
         made = Path(scratch) / f"{stem}.onnx"
         made.write_bytes(graph)
-        difference = _checked(module, made, precision, path)
+        difference = _checked(module, made, precision, path, samples)
         plan = build(trt, graph, [profile], targets=targets)
         digest = hashlib.sha256(graph).hexdigest() if precision in QUANTISED else ""
         key = PlanKey(hash_network(module, digest), precision, (profile,), library, trt.__version__, target)
@@ -166,7 +168,6 @@ def _export_tensorrt(
 
 def _export_openvino(name_or_file: str | os.PathLike[str], folder: Path, precision: str, **options: Any) -> Exported:
     from models.engines.openvino_engine import import_openvino, write_openvino
-    from models.samples import sample_inputs
     from models.weights import find_weights
 
     if precision not in ("f32", "bf16", "int8"):
@@ -179,15 +180,15 @@ def _export_openvino(name_or_file: str | os.PathLike[str], folder: Path, precisi
     stem = f"{find_weights(name_or_file).stem}_{precision}"
     path = folder / f"{stem}.xml"
     told: dict[str, Any] = {}
+    samples = _samples(module, precision, options["data"])
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch:
         made = Path(scratch) / path.name
-        if precision == "int8":
-            samples = sample_inputs(module, data=options["data"])
+        if samples:
             told = write_quantised(module, card, made, samples, layers=options["layers"])
         else:
             write_openvino(module, made)
-        difference = _checked(module, made, precision, path)
+        difference = _checked(module, made, precision, path, samples)
         for file in (made.with_suffix(".bin"), made):
             os.replace(file, folder / file.name)
     version = import_openvino().__version__
@@ -213,24 +214,30 @@ def _check_first_target(precision: str, targets: Sequence[str], library: str) ->
         raise OptionError(f"precision {precision} is of cards from {first} on, got {came}; give --target {first}")
 
 
-def _graph(
-    module: nn.Module, card: Card, precision: str, *, layers: Sequence[int] | None, data: Path | None
-) -> tuple[bytes, dict[str, Any]]:
-    """The ONNX to build from, and the record of a quantised one."""
-    from models.engines.mixed import write_graph
+def _samples(module: nn.Module, precision: str, data: Path | None) -> list[tuple[np.ndarray, ...]]:
+    """What the ranges of 8 bits are set by; nothing for other precisions."""
     from models.quantised import QUANTISED
     from models.samples import sample_inputs
 
-    if precision not in QUANTISED:
+    return sample_inputs(module, data=data) if precision in QUANTISED else []
+
+
+def _graph(
+    module: nn.Module, card: Card, precision: str, samples: Inputs, layers: Sequence[int] | None
+) -> tuple[bytes, dict[str, Any]]:
+    """The ONNX to build from, and the record of a quantised one."""
+    from models.engines.mixed import write_graph
+
+    if not samples:
         return write_graph(module, precision), {}
     from models.engines.quantise_onnx import write_quantised_graph
 
-    return write_quantised_graph(module, card, precision, sample_inputs(module, data=data), layers=layers)
+    return write_quantised_graph(module, card, precision, samples, layers=layers)
 
 
-def _checked(module: nn.Module, made: Path, precision: str, path: Path) -> float:
+def _checked(module: nn.Module, made: Path, precision: str, path: Path, samples: Inputs) -> float:
     """Largest difference of a graph from torch, which must be within the precision's tolerance."""
-    difference = disagreement(module, made, lambda file, given: _run(file, given, precision))
+    difference = disagreement(module, made, lambda file, given: _run(file, given, precision), samples[-2:])
     if not difference <= TOLERANCES[precision]:
         raise SkysiftError(
             f"{path}: in {precision} the graph differs from torch by {difference:.1e} of the largest output, "

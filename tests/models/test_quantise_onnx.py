@@ -66,7 +66,8 @@ def test_scales_are_symmetric_per_channel_and_weights_are_of_8_bits(graphs, kind
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
             continue
         scale, zero = (onnx.numpy_helper.to_array(constants[name]) for name in node.input[1:])
-        assert scale.dtype in (np.float16, np.float32) and (scale > 0).all() and constants[node.input[2]].data_type == KINDS[kind]
+        assert scale.dtype in (np.float16, np.float32) and (scale > 0).all()
+        assert constants[node.input[2]].data_type == KINDS[kind]
         assert not np.any(zero.astype(np.float32))
         if node.input[0] in constants:
             weights = constants[node.input[0]]
