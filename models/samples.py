@@ -24,7 +24,7 @@ _FIELDS = {
 
 
 def sample_inputs(
-    module: nn.Module, *, batches: int = _BATCHES, seed: int = SEED, data: Path | None = None
+    module: nn.Module, *, batches: int | None = None, seed: int = SEED, data: Path | None = None
 ) -> list[tuple[np.ndarray, ...]]:
     """Batches of what a network reads, drawn as its lesson draws what it learns from, float32.
 
@@ -32,7 +32,9 @@ def sample_inputs(
     ----------
     module : nn.Module
         A registered network.
-    batches, seed : int
+    batches : int or None
+        None: enough for ranges that hold.
+    seed : int
     data : Path, optional
         Of `sample_lesson`.
 
@@ -45,7 +47,7 @@ def sample_inputs(
 
     source = iter(sample_lesson(module, data).batches(seed=seed))
     found = []
-    for _ in range(batches):
+    for _ in range(batches or _BATCHES):
         first, *others = next(source)
         # Classifiers' batches hold their inputs in a tuple, detectors' begin with them.
         inputs = first if isinstance(first, tuple) else (first, *others)[: len(network_inputs(module))]

@@ -47,10 +47,10 @@ def sky(tmp_path_factory):
 )
 def test_same_catalogue_for_any_tiling_workers_and_engine(sky, model, ways):
     cube = open_cube(sky[0]["cube"])
-    reference = analyse_cube(cube, DetectOptions(model=model, workers=1, cube_tile=(256, 256))).table
+    reference = analyse_cube(cube, DetectOptions(model=model, precision="f32", workers=1, cube_tile=(256, 256))).table
     assert len(reference) >= 6
     for tile, workers, engine in ways:
-        options = DetectOptions(model=model, workers=workers, cube_tile=tile, engine=engine)
+        options = DetectOptions(model=model, precision="f32", workers=workers, cube_tile=tile, engine=engine)
         table = analyse_cube(cube, options).table
         assert len(table) == len(reference)
         for name in reference.colnames:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from onnx import TensorProto
 
+from models import samples
 from models.engines.openvino_engine import compile_graph
 from models.engines.plan_file import PlanKey, hash_network, read_plan, write_plan
 from models.engines.profile import make_profile
@@ -17,6 +18,7 @@ from models.engines.quantise_onnx import list_graph_products, write_quantised_gr
 from models.engines.tensorrt_build import build, import_library, make_logger
 from models.export_engine import export_engine
 from models.fold import fold_batchnorm
+from models.layer_choice import BUDGETS, allowed_change, choose_layers
 from models.registry import get_model
 from models.signature import network_inputs, random_input
 from models.weights import Card, save_weights
@@ -111,11 +113,11 @@ def test_it_builds_for_two_cards(graphs, kind):
 
 
 def test_equal_arguments_give_equal_bytes_and_other_samples_another_key(tmp_path):
-    net, samples = make("light")
+    net, given = make("light")
     card = Card(model="light")
-    first, again = (write_quantised_graph(net, card, "int8", samples, layers=[2])[0] for _ in range(2))
+    first, again = (write_quantised_graph(net, card, "int8", given, layers=[2])[0] for _ in range(2))
     assert first == again
-    wider = [tuple(3 * one for one in given) for given in samples]
+    wider = [tuple(3 * one for one in batch) for batch in given]
     assert write_quantised_graph(net, card, "int8", wider, layers=[2])[0] != first
     profile = make_profile(net, batch=(1, 2, 4), sides=(32, 64, 128))
     keys = [PlanKey(hash_network(net, text), "int8", (profile,), "rtx", "1", "sm89") for text in ("a", "b", "")]
@@ -127,13 +129,38 @@ def test_equal_arguments_give_equal_bytes_and_other_samples_another_key(tmp_path
     assert read_plan(tmp_path / "plan.engine", keys[1]) is None
 
 
-def test_layers_are_left_out_where_they_change_decisions():
-    net, samples = make("light")
-    # Nothing is undecided before training: every layer may be taken, but for the first and the last.
-    _, told = write_quantised_graph(net, Card(model="light", threshold=0.5), "int8", samples)
-    assert told["layers"] == list(range(1, told["products"] - 1)) and len(told["changes"]) == told["products"] - 2
+def test_layers_are_taken_by_their_work_as_long_as_decisions_stay():
+    net = get_model("light").build(**NETWORKS["light"])
+    head, rng = net.head, np.random.default_rng(0)
+    raw = rng.normal(size=(2, head.boxes, head.box_channels, 24, 24)).astype(np.float32)
+    presence = head.slot("presence").start
+    card = Card(model="light", threshold=0.5)
+    budget = allowed_change(net, card, [raw.reshape(2, -1, 24, 24)])
+    assert BUDGETS[0] <= budget <= BUDGETS[1]
+    # What each product does to P, by the budget; the first and the last are not tried.
+    shifts = {1: 5.0, 2: 0.8, 3: 0.5, 4: 0.5, 5: 0.1}
+    tried = []
+
+    def answers(places):
+        tried.extend(places)
+        made = raw.copy()
+        made[:, :, presence] += budget * sum(shifts[place] for place in places)
+        return [made.reshape(2, -1, 24, 24)]
+
+    costs = [1.0, 90.0, 1.0, 30.0, 30.0, 0.01, 1.0]
+    layers, alone = choose_layers(costs, answers, net, card)
+    assert tried == [1, 2, 3, 4, 5]
+    assert [alone[place] for place in tried] == pytest.approx([budget * shifts[place] for place in tried], rel=1e-3)
+    # The second has no room beside the third and the fourth, which do more of the work.
+    assert layers == [3, 4, 5]
+    with pytest.raises(OptionError, match="no layer of this network keeps its decisions in 8 bits: one alone changes"):
+        choose_layers(costs[:3], answers, net, card)
+
+
+def test_other_precisions_are_refused():
+    net, given = make("light")
     with pytest.raises(OptionError, match="precision 'int4': expected int8 or fp8"):
-        write_quantised_graph(net, Card(model="light"), "int4", samples)
+        write_quantised_graph(net, Card(model="light"), "int4", given)
 
 
 @needs_rtx
@@ -148,7 +175,8 @@ def test_cards_without_fp8_are_refused(tmp_path, targets, message):
 
 
 @needs_rtx
-def test_export_tells_how_it_was_quantised(tmp_path):
+def test_export_tells_how_it_was_quantised(tmp_path, monkeypatch):
+    monkeypatch.setattr(samples, "_BATCHES", 2)
     options = NETWORKS["light"]
     torch.manual_seed(0)
     weights = tmp_path / "small.safetensors"
@@ -158,5 +186,5 @@ def test_export_tells_how_it_was_quantised(tmp_path):
         tile=(64, 64, 128),
     )  # fmt: skip
     assert made.path.name == "small_int8_sm89-sm120.engine" and made.graph.name == "small_int8.onnx"
-    assert made.told["layers"] == [1, 2] and re.match(r"16 batches of \(2, 1, 448, 448\) and", made.told["calibration"])
+    assert made.told["layers"] == [1, 2] and re.match(r"2 batches of \(2, 1, 448, 448\) and", made.told["calibration"])
     assert made.path.with_suffix(".json").is_file() and '"quantised"' in made.card.read_text()
