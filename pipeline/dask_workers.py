@@ -31,7 +31,7 @@ from survey_io.errors import OptionError, WorkError
 LEAST_WINDOW = 32
 # Pieces go together until a task takes so long, while each worker still has so many shares of the rest before it, and
 # no more than so many: the pieces of one task die together.
-TASK_SECONDS, SHARES, MOST_AT_ONCE = 2.0, 4, 16
+TASK_SECONDS, TASK_BYTES, SHARES, MOST_AT_ONCE = 2.0, 2e6, 4, 16
 # Between looks at how many workers there are, which may come and go.
 REFRESH_SECONDS = 5.0
 # A batch system may bring a lost worker back; after so long without any, a run ends and says so.
@@ -127,13 +127,13 @@ class DaskWorkers:
         resources = self.resources if network else {}
         again: deque[Piece] = deque()
         under_way: dict[str, list[Piece]] = {}
-        token, seconds = self._share(shared), 0.0
+        token, seconds, size = self._share(shared), 0.0, 0.0
         done = as_completed([], loop=self.client.loop)
         while True:
             # Tasks bound to a resource are all handed to workers at once, and a dying worker takes them along.
             window = max(WINDOW_PER_WORKER * self.workers, 0 if resources else LEAST_WINDOW)
             while len(under_way) < window:
-                pieces = [again.popleft()] if again else list(islice(todo, self._at_once(todo, seconds)))
+                pieces = [again.popleft()] if again else list(islice(todo, self._at_once(todo, seconds, size)))
                 if not pieces:
                     break
                 # pure=False: equal arguments of an earlier run must not be answered from the scheduler's memory.
@@ -161,16 +161,19 @@ class DaskWorkers:
                     yield from ((piece, answer) for piece in pieces)
                 else:
                     seconds = 0.7 * (seconds or answer[0] / len(pieces)) + 0.3 * answer[0] / len(pieces)
+                    size = max(size, *(_bytes(one) for one in answer[1]), 1.0)
                     yield from zip(pieces, answer[1], strict=True)
             if again:
                 self._reconnected(token, shared)
 
-    def _at_once(self, todo: Iterator[Piece], seconds: float) -> int:
+    def _at_once(self, todo: Iterator[Piece], seconds: float, size: float) -> int:
         """Pieces of one task: the scheduler's and the client's 2 to 3 ms are for each task, however short it is."""
         if not seconds:
             return 1
         left = length_hint(todo)
-        return max(1, min(left // (SHARES * max(self.workers, 1)), round(TASK_SECONDS / seconds), MOST_AT_ONCE))
+        wanted = min(left // (SHARES * max(self.workers, 1)), round(TASK_SECONDS / seconds), MOST_AT_ONCE)
+        # The window bounds tasks: their results, not taken in yet, must not fill the workers.
+        return max(1, min(wanted, int(TASK_BYTES / size)))
 
     def alone(
         self, function: Callable[..., Arrays], shared: tuple, piece: Piece, *, network: bool = False
@@ -238,6 +241,10 @@ def _answer(future: Any) -> tuple[float, list[Arrays | Lost]] | Lost | None:
         return Lost(f"its worker ended each time, {error.allowed_failures + 1} times (out of memory?)")
     except CancelledError:
         return None
+
+
+def _bytes(answer: Arrays | Lost) -> int:
+    return 0 if isinstance(answer, Lost) else sum(array.nbytes for array in answer.values())
 
 
 def _offers(offered: Mapping[str, float], wanted: Mapping[str, float]) -> bool:

@@ -119,11 +119,12 @@ def record(image: Path, workers: int) -> tuple[list[Stage], list[Stage], float]:
                 whole = time.perf_counter() - began
     finally:
         dask_workers.DaskWorkers.results = plain
-    read = {"background_piece": 4 * 4e6 / 4, "find_piece": 4.0 * (TILE + 128) ** 2, "measure_piece": 4.0 * 4096**2}
+    read = {"background_piece": 4e6, "find_piece": 4.0 * (TILE + 128) ** 2}
+    whole_image = 4.0 * np.prod(open_image(image).shape)
     made = []
     for number, alone in enumerate((clock.seconds, clock.used)):
         stages = [
-            Stage(name, np.array(seconds)[:, number], read.get(name, 0.0), float(np.mean(sizes)))
+            Stage(name, np.array(seconds)[:, number], read.get(name, whole_image / len(sizes)), float(np.mean(sizes)))
             for name, seconds, sizes in traces
         ]
         stages[-1].alone = sum(alone.get(name, 0.0) for name in ("merge", "catalogue"))
