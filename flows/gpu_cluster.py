@@ -73,5 +73,5 @@ def gpu_cluster(*, n_gpus: int | None = None, light_workers: int = 1, threads: i
             "CUDA_VISIBLE_DEVICES): use --cluster local, or set n_gpus in a file of your own"
         )
     specs = worker_specs(gpus[:n_gpus], light_workers=light_workers, threads=threads)
-    scheduler = {"cls": Scheduler, "options": {"dashboard_address": ":0", "port": 0, "host": "127.0.0.1"}}
+    scheduler = {"cls": Scheduler, "options": {"dashboard_address": "127.0.0.1:0", "port": 0, "host": "127.0.0.1"}}
     return SpecCluster(workers=specs, scheduler=scheduler, silence_logs=40)

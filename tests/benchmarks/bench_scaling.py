@@ -98,7 +98,7 @@ class Ways:
         self.code = ALONE.format(root=str(ROOT), path=str(quarter))
         self.clusters = {
             n: LocalCluster(
-                n_workers=n, threads_per_worker=1, dashboard_address=None, silence_logs=50, memory_limit=0
+                n_workers=n, threads_per_worker=1, dashboard_address=":0", silence_logs=50, memory_limit=0
             )
             for n in workers
         }

@@ -64,7 +64,7 @@ def test_an_adaptive_cluster_computes_and_is_gone_afterwards(tmp_path: Path) -> 
     path = tmp_path / "one.yaml"
     path.write_text(
         "cluster_class: distributed.LocalCluster\n"
-        "cluster_kwargs: {n_workers: 0, threads_per_worker: 1, processes: false, dashboard_address: null}\n"
+        "cluster_kwargs: {n_workers: 0, threads_per_worker: 1, processes: false, dashboard_address: '127.0.0.1:0'}\n"
         "adapt_kwargs: {minimum: 0, maximum: 1}\n",
         encoding="utf-8",
     )
