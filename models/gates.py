@@ -85,6 +85,18 @@ class Gate:
             f"{self.score_change:+.2%} of the {self.score} score"
         )
 
+    @property
+    def fault(self) -> str:
+        """Why it does not pass and what to do; empty where it does."""
+        if self.passed:
+            return ""
+        if self.rows < LEAST_ROWS:
+            return (
+                f"was compared on {self.rows} rows only, expected at least {LEAST_ROWS} to tell {LIMIT:.1%} by: not "
+                "written; look at more sky (--sky 1 is all)"
+            )
+        return f"changes {self.line}, expected at most {LIMIT:.1%} of either: not written; take another precision"
+
     def told(self) -> dict[str, Any]:
         """For a card."""
         return {**asdict(self), "changed_rows": round(self.changed_rows, 5),

@@ -35,7 +35,7 @@ def find_graph(model: str | os.PathLike[str], engine: str, precision: str) -> Pa
         return _tried[key]
     sha256 = read_card(model).sha256
     for path in _places(model, sha256, engine, precision):
-        if _record(path).get("weights") == sha256 and all(one.is_file() for one in _files(path, engine)):
+        if _record(path).get("weights") == sha256 and all(one.is_file() for one in _files(path)):
             return path
     return None
 
@@ -61,13 +61,13 @@ def require_graph(model: str, engine: str, precision: str) -> Path:
 def graph_hash(model: str | os.PathLike[str], engine: str, precision: str) -> str:
     """Hash of the quantised graph that would be run; empty for none."""
     path = find_graph(model, engine, precision)
-    return "" if path is None else hash_graph(path, engine)
+    return "" if path is None else hash_graph(path)
 
 
-def hash_graph(path: Path, engine: str) -> str:
+def hash_graph(path: Path) -> str:
     """SHA-256 over the files of a graph."""
     digest = hashlib.sha256()
-    for file in _files(path, engine):
+    for file in _files(path):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
@@ -115,7 +115,7 @@ def keep_graph(
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="new-") as scratch:
         copies = [
             (shutil.copyfile(source, Path(scratch) / target.name), target)
-            for source, target in zip(_files(made, engine), _files(path, engine), strict=True)
+            for source, target in zip(_files(made), _files(path), strict=True)
         ]
         note = Path(scratch) / "note"
         record = {"weights": sha256, **told}
@@ -134,8 +134,10 @@ def _places(model: str | os.PathLike[str], sha256: str, engine: str, precision: 
     return own, WEIGHTS_FOLDER / precision / f"{find_weights(model).stem}{suffix}"
 
 
-def _files(path: Path, engine: str) -> list[Path]:
-    return [path.with_suffix(suffix) for suffix in SUFFIXES[engine]]
+def _files(path: Path) -> list[Path]:
+    """A graph's main file and what lies beside it, by its ending: OpenVINO also tries the ONNX of other engines."""
+    suffixes = next(suffixes for suffixes in SUFFIXES.values() if suffixes[0] == path.suffix)
+    return [path.with_suffix(suffix) for suffix in suffixes]
 
 
 def _record(path: Path) -> dict[str, Any]:

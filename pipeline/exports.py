@@ -8,11 +8,10 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from models.export_engine import Exported, export_engine
-from models.gates import LEAST_ROWS, LIMIT, Gate, keep_gate
-from models.quantised import QUANTISED, hash_graph, keep_graph, tried_graph
+from models.gates import EXACT, Gate, keep_gate
+from models.quantised import QUANTISED, keep_graph, tried_graph
 from pipeline.parity import NoSky, measure_gates
 from survey_io.errors import OptionError, OutputError, SkysiftError
 
@@ -77,24 +76,27 @@ def export_checked(
                 model, scratch, engine=engine, precision=precision, targets=targets, batch=batch, tile=tile,
                 layers=layers, data=data,
             )  # fmt: skip
-            gate = _gate(model, engine, precision, made, sky, data, report) if sky and precision != "f32" else None
-            if gate is not None and not gate.passed and not force:
-                raise SkysiftError(
-                    f"{model} in {precision} changes {gate.line}, expected at most {LIMIT:.1%} of either and "
-                    f"{LEAST_ROWS} rows to tell it by: not written; take another precision, or --force"
-                )
+            gate, said = _gate(model, engine, precision, made, sky, data, report)
+            if gate is not None and not gate.passed:
+                if not force:
+                    raise SkysiftError(f"{model} in {precision} {gate.fault}, or --force")
+                report(f"kept by --force, though {model} in {precision} changes {gate.line}")
             if precision in QUANTISED:
                 keep_graph(model, engine, precision, made.graph, made.told)
             if gate is not None:
                 keep_gate(model, gate)
             card = json.loads(made.card.read_text(encoding="utf-8"))
-            card["catalogue"] = None if gate is None else gate.told()
+            card["catalogue"] = (
+                {"compared": False, "reason": said} if gate is None
+                else {"compared": True, **gate.told(), "forced": not gate.passed}
+            )  # fmt: skip
             made.card.write_text(json.dumps(card, indent=2, allow_nan=False) + "\n", encoding="utf-8")
             for file in sorted(Path(scratch).iterdir(), key=lambda file: file == made.path):
                 os.replace(file, folder / file.name)
         return folder / made.path.name
     except OSError as error:
-        raise OutputError(f"{folder}: cannot write the export: {error.strerror or error}") from error
+        what = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+        raise OutputError(f"{folder}: cannot write the export: {what}") from error
     finally:
         if new and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
@@ -103,13 +105,17 @@ def export_checked(
 def _gate(
     model: str, engine: str, precision: str, made: Exported, sky: float, data: Path | None,
     report: Callable[[str], None],
-) -> Gate | None:  # fmt: skip
-    """None where there is no sky to look at."""
+) -> tuple[Gate | None, str]:  # fmt: skip
+    """The gate, or None and why the catalogues were not compared."""
+    if precision == EXACT:
+        return None, "f32 is what others are compared with"
+    if not sky:
+        return None, "not asked for (--sky 0)"
     try:
-        return _measure(model, engine, precision, made, sky, data, report)
+        return _measure(model, engine, precision, made, sky, data, report), ""
     except NoSky as error:
         report(f"not compared with f32's catalogue: {error.message}")
-        return None
+        return None, error.message
 
 
 def _measure(
@@ -120,10 +126,10 @@ def _measure(
     if engine == "openvino" and precision not in QUANTISED:
         return measure_gates(model, [(engine, precision)], share=sky, data=data, report=report)[0]
     with tried_graph(model, "openvino", "int8", made.graph):
-        (gate,) = measure_gates(model, [("openvino", "int8")], share=sky, data=data, report=report)
-    changes: dict[str, Any] = {"engine": engine, "precision": precision}
-    changes["graph"] = hash_graph(made.graph, engine) if precision in QUANTISED else ""
-    if engine != "openvino":
-        # The processor's speed with the graph of another engine says nothing.
-        changes["speed"] = {}
-    return replace(gate, **changes)
+        (gate,) = measure_gates(
+            model, [("openvino", "int8")], share=sky, data=data, report=report, names=[(engine, precision)]
+        )
+    if precision not in QUANTISED:
+        gate = replace(gate, graph="")
+    # The processor's speed with the graph of another engine says nothing.
+    return gate if engine == "openvino" else replace(gate, speed={})

@@ -82,7 +82,7 @@ def count_partners(first: np.ndarray, second: np.ndarray, within: np.ndarray | f
 
 def measure_gates(
     model: str, runs: Sequence[Run], *, share: float = 1.0, data: Path | None = None,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] = print, names: Sequence[Run] | None = None,
 ) -> list[Gate]:  # fmt: skip
     """Compare the catalogues of some precisions with that of float32.
 
@@ -97,6 +97,8 @@ def measure_gates(
         What the network's lesson needs when it is not simulated.
     report : callable
         Receives a line per sky.
+    names : sequence of (engine, precision), optional
+        What the gates are of, where another engine runs it here.
 
     Returns
     -------
@@ -118,21 +120,25 @@ def measure_gates(
     except OptionError as error:
         raise NoSky(error.message) from error
     _forget_finders()
-    tally = _KINDS[entry.kind, entry.ndim](model, [("auto", EXACT), *runs], share, data, report)
+    try:
+        tally = _KINDS[entry.kind, entry.ndim](model, [("auto", EXACT), *runs], share, data, report)
+    finally:
+        # Nor may what was only tried here serve a later search.
+        _forget_finders()
     samples = sample_inputs(module, batches=2, seed=SEED, data=data)
     exact = _answers(model, ("auto", EXACT), samples)
     gates = []
-    for i, (engine, precision) in enumerate(runs, 1):
-        came = _answers(model, (engine, precision), samples)
+    for i, (run, name) in enumerate(zip(runs, names or runs, strict=True), 1):
+        came = _answers(model, run, samples)
         gates.append(
             Gate(
-                engine, precision, int(tally.rows[0]), int(tally.lost[i]), int(tally.gained[i]), tally.name,
+                *name, int(tally.rows[0]), int(tally.lost[i]), int(tally.gained[i]), tally.name,
                 round(float(tally.score[0]), 4), round(float(tally.score[i]), 4),
                 round(max(_difference(a, b) for a, b in zip(exact, came, strict=True)), 6), tally.sky,
-                graph_hash(model, engine, precision), measure_speed(model, module, (engine, precision)),
+                graph_hash(model, *run), measure_speed(model, module, run),
             )
         )  # fmt: skip
-        report(f"{model}, {engine} {precision}: {gates[-1].line}")
+        report(f"{model}, {' '.join(name)}: {gates[-1].line}")
     return gates
 
 

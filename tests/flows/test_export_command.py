@@ -7,10 +7,12 @@ import onnx
 import pytest
 import torch
 
+from flows.cli import main
 from flows.commands.export import export as command
 from models.detectors.light import LightDetector
 from models.engines.tensorrt_build import installed_libraries
 from models.weights import Card, save_weights
+from pipeline import parity
 from survey_io.errors import OptionError
 
 OPTIONS = {"stem": 4, "width": 4, "wide": 8, "dilations": [1]}
@@ -37,10 +39,29 @@ def test_engine_its_graph_and_its_card(tmp_path, capsys):
     card = json.loads((folder / "small_fp16_card.json").read_text())
     assert card["model"] == "light" and card["threshold"] == 0.3 and "log_flux" in card["head"]["params"]
     assert 1e-7 < card["agreement_with_torch"] < 2e-3
+    assert card["catalogue"] == {"compared": False, "reason": "not asked for (--sky 0)"}
     assert card["engine"]["file"] == path.name and card["engine"]["target"] == "sm89,sm120"
     told = json.loads(path.with_suffix(".json").read_text())
     assert told["bytes"] == path.stat().st_size and told["profiles"][0]["shapes"][1][1:] == [[1, 4], [2, 4], [4, 4]]
     assert [one["name"] for one in told["inputs"]] == ["snr", "beam"]
+
+
+@pytest.mark.skipif("tensorrt_rtx" not in installed_libraries(), reason="tensorrt_rtx is not installed")
+def test_refusal_is_one_line_and_leaves_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(parity, "SKY_SIDE", 256)
+    monkeypatch.setattr(parity, "SPEED_SECONDS", 0.05)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    torch.manual_seed(0)
+    weights, folder = tmp_path / "small.safetensors", tmp_path / "out"
+    save_weights(LightDetector(**OPTIONS), Card(model="light", options=OPTIONS, threshold=0.9), weights)
+    with pytest.raises(SystemExit) as left:
+        main(["export", str(weights), "--engine", "tensorrt", "--target", "sm89", "--sky", "0.1", "-o", str(folder)])
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("skysift: error")]
+    assert left.value.code == 2 and not folder.exists() and len(lines) == 1
+    assert lines[0] == (
+        f"skysift: error: {weights} in fp16 was compared on 0 rows only, expected at least 1000 to tell 0.5% by: not "
+        "written; look at more sky (--sky 1 is all), or --force"
+    )
 
 
 def test_options_are_checked():

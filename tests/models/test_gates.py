@@ -38,7 +38,9 @@ def test_rows_and_score_decide_together():
     assert GOOD.passed and GOOD.changed_rows == pytest.approx(0.0035) and GOOD.score_change == pytest.approx(-0.001)
     assert not replace(GOOD, lost=13).passed
     assert not replace(GOOD, score_here=994.0).passed and not replace(GOOD, score_here=1006.0).passed
-    assert not replace(GOOD, rows=900, lost=0, gained=0).passed
+    few = replace(GOOD, rows=900, lost=0, gained=0)
+    assert not few.passed and "compared on 900 rows only, expected at least 1000" in few.fault
+    assert GOOD.fault == "" and "changes 0.53% of 4000 rows (13 lost" in replace(GOOD, lost=13).fault
     assert "0.35% of 4000 rows (6 lost, 8 gained) and -0.10% of the sdc1 score" in GOOD.line
 
 
