@@ -240,7 +240,7 @@ def _checked(module: nn.Module, made: Path, precision: str, path: Path, samples:
     difference = disagreement(module, made, lambda file, given: _run(file, given, precision), samples[-2:])
     if not difference <= TOLERANCES[precision]:
         raise SkysiftError(
-            f"{path}: in {precision} the graph differs from torch by {difference:.1e} of the largest output, "
+            f"{path.name}: in {precision} the graph differs from torch by {difference:.1e} of the largest output, "
             f"expected less than {TOLERANCES[precision]:.0e}: not written; take another precision"
         )
     return difference

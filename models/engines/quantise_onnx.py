@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.engines.fp8_scales import use_whole_range
 from models.engines.mixed import mixed_precision, write_graph
 from models.engines.openvino_engine import compile_graph
 from models.layer_choice import Inputs, choose_layers, halves
@@ -140,6 +141,8 @@ def _quantised(exact: bytes, precision: str, samples: Inputs, chosen: list[str])
             },
         )  # fmt: skip
         quantised = onnx.load(made)
+    if precision == "fp8":
+        use_whole_range(quantised, onnx.load_from_string(exact), samples)
     _keep_exact(quantised.graph, set(chosen))
     return quantised
 

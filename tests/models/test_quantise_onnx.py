@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto
@@ -110,6 +111,28 @@ def test_it_builds_for_two_cards(graphs, kind):
     assert plan.outputs[0]["shape"] == [-1, net.head.channels, *[-1] * net.head.ndim]
     log = make_logger(trt)
     assert trt.Runtime(log).deserialize_cuda_engine(plan.data[: len(plan.data) // 2]) is None and log.errors
+
+
+def test_8_bit_floats_reach_as_far_as_bright_sources_do():
+    net, _ = make("light")
+    given = [random_input(net, batch=1, cells=24)]
+    # Sky as it is: noise, and something far beyond its spread.
+    given[0][0][0, 0, 30, 20:22] = 1e4
+    graph, _ = write_quantised_graph(net, Card(model="light"), "fp8", given, layers=[1, 2, 3], rest="f32")
+    model = onnx.load_from_string(graph)
+    rounded = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    pairs = [
+        (node.input[0], rounded[node.output[0]]) for node in model.graph.node if node.op_type == "QuantizeLinear"
+    ]
+    assert len(pairs) == 3
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for pair in pairs for name in pair)
+    run = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    _, *values = run.run(None, dict(zip(("snr", "beam"), given[0], strict=True)))
+    for exact, came in zip(values[::2], values[1::2], strict=True):
+        bright = exact > 0.1 * exact.max()
+        assert exact.max() > 6 * exact.std()
+        # Half of the last of 4 digits.
+        assert (np.abs(came - exact)[bright] <= exact[bright] / 16 * 1.001).all()
 
 
 def test_equal_arguments_give_equal_bytes_and_other_samples_another_key(tmp_path):
