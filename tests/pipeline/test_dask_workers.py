@@ -124,7 +124,12 @@ def assert_equal(table, reference) -> None:
     assert len(table) == len(reference) > 3 and table.colnames == reference.colnames
     for name in reference.colnames:
         new, old = np.asarray(table[name]), np.asarray(reference[name])
-        assert np.array_equal(new, old, equal_nan=old.dtype.kind == "f"), name
+        if old.dtype.kind != "f":
+            assert np.array_equal(new, old), name
+            continue
+        # An engine with other threads adds in another order: the same rows, values to 1e-4 of their spread.
+        spread = np.ptp(old[np.isfinite(old)]) if np.isfinite(old).any() else 0.0
+        assert np.allclose(new, old, rtol=1e-4, atol=1e-4 * spread, equal_nan=True), name
 
 
 def test_image_cube_and_spectra_give_the_serial_catalogue(cluster, small_survey: Path, tmp_path: Path) -> None:
