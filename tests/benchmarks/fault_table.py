@@ -241,7 +241,8 @@ def clock_jumps(place: Place) -> tuple[str, str]:
     clock.write_text("+0\n")
     happened = "an hour on, then back; no observation was taken from its worker"
     if process.wait(PATIENCE):
-        # libfaketime also shifts waits until a moment of the steady clock, which the kernel then refuses.
+        # With libfaketime a bare time.sleep(0.2) is refused so, without any jump: it waits until a moment of the steady
+        # clock, which the library shifts.
         told = place.said("Invalid argument")
         assert place.again() == 0, place.log()
         return f"{happened}; the service ended with {told!r}", "the same command"
