@@ -9,6 +9,8 @@ from survey_io.errors import SkysiftError
 # What torch, OpenVINO, ONNX Runtime and TensorRT say, each in words of its own and most of them as RuntimeError.
 _MEMORY = re.compile(
     r"out of memory|not enough memory|bad_alloc|bad alloc|cannot allocate memory|can't allocate memory|"
+    # oneDNN says no more than this where it gets no memory for its code or its scratch.
+    r"could not create a (primitive|memory)|"
     r"failed to allocate|resource temporarily unavailable|CUDNN_STATUS_ALLOC_FAILED|CUBLAS_STATUS_ALLOC_FAILED",
     re.IGNORECASE,
 )

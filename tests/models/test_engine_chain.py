@@ -145,6 +145,7 @@ def test_a_wrong_call_is_an_error_at_once(weights, troubled):
         (MemoryError(), True, False),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), True, False),
         (RuntimeError("Exception from src/plugins: std::bad_alloc"), True, False),
+        (RuntimeError("could not create a primitive"), True, False),
         (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), False, True),
         (SkysiftError("TensorRT could not run a batch of shape (1, 2)"), False, True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False, False),

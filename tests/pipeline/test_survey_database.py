@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sqlite3
 import threading
 import time
@@ -17,9 +16,9 @@ from pipeline.survey import StoreError, SurveyStore, migrations, open_store
 from pipeline.survey.migrations import LATEST, MIGRATIONS, Migration
 from pipeline.survey.schema import metadata
 from survey_io.errors import OptionError
+from tests.forks import fork, wait
 
 # Forked children are cheap; later Pythons warn of forking beside threads, of which these do nothing.
-FORK = multiprocessing.get_context("fork")
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
@@ -93,12 +92,7 @@ def test_somebody_elses_tables_are_left_alone(store_url: str, tmp_path: Path) ->
 
 
 def test_processes_that_open_a_new_store_at_once(store_url: str) -> None:
-    children = [FORK.Process(target=_open, args=(store_url,)) for _ in range(4)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(60)
-    assert [child.exitcode for child in children] == [0] * 4
+    assert wait([fork(_open, store_url) for _ in range(4)]) == [0] * 4
     with open_store(store_url, create=False) as store:
         assert store.check()["problems"] == []
 
@@ -187,13 +181,9 @@ def test_a_lock_that_is_held_too_long(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_forked_child_has_connections_of_its_own(store: SurveyStore) -> None:
     store.enqueue("/in/a", sha256="a")
-    children = [FORK.Process(target=_child, args=(store, number)) for number in range(2)]
-    for child in children:
-        child.start()
+    children = [fork(_child, store, number) for number in range(2)]
     store.enqueue("/in/b", sha256="b")
-    for child in children:
-        child.join(60)
-    assert [child.exitcode for child in children] == [0, 0]
+    assert wait(children) == [0, 0]
     assert store.counts()["observations"]["arrived"] == 4
 
 

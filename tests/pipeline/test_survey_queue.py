@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from pipeline.survey import SurveyStore, open_store
 from pipeline.survey.schema import observation
 from survey_io.errors import InputError
+from tests.forks import fork, wait
 
 # Forked children are cheap; later Pythons warn of forking beside threads, of which these do nothing.
-FORK = multiprocessing.get_context("fork")
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
@@ -115,13 +115,9 @@ def test_many_threads_share_the_work(store: SurveyStore) -> None:
 
 
 def test_processes_that_add_the_same_content_add_it_once(store: SurveyStore) -> None:
-    new = FORK.SimpleQueue()
-    children = [FORK.Process(target=_add, args=(store, new)) for _ in range(3)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(60)
-    assert sum(new.get() for _ in children) == 20
+    new = multiprocessing.get_context("fork").SimpleQueue()
+    assert wait([fork(_add, store, new) for _ in range(3)]) == [0] * 3
+    assert sum(new.get() for _ in range(3)) == 20
     assert store.counts()["observations"]["arrived"] == 20
 
 
