@@ -151,9 +151,7 @@ class NetworkCubeFinder:
         from models.yolo.reflect import look_twice
         from pipeline.cube_bright import find_bright, trust_bright_lines
 
-        sides = [-(-n // s) * s for n, s in zip(snr.shape, self.head.stride, strict=True)]
-        image = np.zeros((1, 1, *sides), np.float32)
-        np.copyto(image[(0, 0, *(slice(0, n) for n in snr.shape))], snr, where=np.isfinite(snr))
+        image = without_blanks(snr, self.head.stride)[None, None]
         if self.spec.passes == 2:
             raw = look_twice(self.engine, image, self.vector, spec=self.head)[0]
         else:
@@ -166,6 +164,15 @@ class NetworkCubeFinder:
         found.logit = trust_bright_lines(found, image[0, 0], self.spec.halo)
         bright = find_bright(image[0, 0], self.spec.beam_px, self.spec.scale_rms, self.spec.halo[1], found)
         return Detections.concatenate([found, bright])
+
+
+def without_blanks(snr: np.ndarray, stride: tuple[int, ...]) -> np.ndarray:
+    """Blanks as 0, with sides that are multiples of a network's stride; the same array where it is so already."""
+    if not any(n % s for n, s in zip(snr.shape, stride, strict=True)) and np.isfinite(snr.sum()):
+        return snr
+    whole = np.zeros([-(-n // s) * s for n, s in zip(snr.shape, stride, strict=True)], np.float32)
+    np.copyto(whole[tuple(slice(0, n) for n in snr.shape)], snr, where=np.isfinite(snr))
+    return whole
 
 
 def physical(found: Detections, head: HeadSpec, beam: float) -> Detections:

@@ -47,10 +47,8 @@ def read_level(
     noise = None if in_sigma else np.empty((height, width), np.float32)
     with np.errstate(divide="ignore", invalid="ignore"):
         # In strips that stay in a core's cache from reading to division.
-        for first in range(0, height, STRIP_ROWS):
-            part = slice(first, min(first + STRIP_ROWS, height))
+        for part, level, rms in background.strips(window, STRIP_ROWS):
             strip = (slice(rows.start + part.start, rows.start + part.stop), columns)
-            level, rms = background.sample(strip)
             values = np.subtract(pixels.read(strip), level, out=image[part])
             if noise is None:
                 np.divide(values, rms, out=values)

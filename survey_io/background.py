@@ -6,6 +6,7 @@ the image is tiled afterwards; a tile then only interpolates the small mesh arra
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -77,10 +78,36 @@ class BackgroundMap:
         -------
         background, rms : ndarray of float32, shape (h, w)
         """
+        _, background, rms = next(self.strips(window, window[0].stop - window[0].start))
+        return background, rms
+
+    def strips(self, window: Window, height: int) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        """Interpolate as `sample`, some rows at a time.
+
+        Parameters
+        ----------
+        window : tuple of slice
+        height : int
+            Rows at a time.
+
+        Yields
+        ------
+        rows : slice
+            Of the window, from 0.
+        background, rms : ndarray of float32, shape (rows, w)
+        """
         rows, columns = window
-        wy = _weights(rows, self.background.shape[0], self.mesh)
-        wx = _weights(columns, self.background.shape[1], self.mesh)
-        return _interpolate(wy, self.background, wx), _interpolate(wy, self.rms, wx)
+        y0, wy = _weights(rows, self.background.shape[0], self.mesh)
+        x0, wx = _weights(columns, self.background.shape[1], self.mesh)
+        touched = (slice(y0, y0 + wy.shape[1]), slice(x0, x0 + wx.shape[1]))
+        # Along the rows of the mesh once; what is left for each pixel is the mean of two of them.
+        maps = [values[touched] @ wx.T for values in (self.background, self.rms)]
+        for first in range(0, len(wy), height):
+            part = wy[first : first + height]
+            used = np.flatnonzero(part.any(axis=0))
+            near = slice(used[0], used[-1] + 1)
+            background, rms = (part[:, near] @ values[near] for values in maps)
+            yield slice(first, first + len(part)), background, rms
 
     def at(self, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Background and rms at positions in pixels (nearest mesh cells, bilinear)."""
@@ -107,13 +134,6 @@ def _weights(span: slice, count: int, mesh: int) -> tuple[int, np.ndarray]:
     weights[index, low - first] = 1 - part
     weights[index, np.minimum(low + 1, count - 1) - first] += part
     return first, weights
-
-
-def _interpolate(wy: tuple[int, np.ndarray], values: np.ndarray, wx: tuple[int, np.ndarray]) -> np.ndarray:
-    y0, matrix_y = wy
-    x0, matrix_x = wx
-    part = values[y0 : y0 + matrix_y.shape[1], x0 : x0 + matrix_x.shape[1]]
-    return (matrix_y @ part) @ matrix_x.T
 
 
 def mesh_statistics(samples: np.ndarray, *, iterations: int = 3) -> tuple[np.ndarray, np.ndarray]:

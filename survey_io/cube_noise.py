@@ -92,18 +92,16 @@ class CubeNoise:
 
     def rms(self, window: Window3) -> np.ndarray:
         """rms of a window's voxels, float32, in the unit of the cube; NaN where flagged."""
-        c, y, x = (_clipped(s, n) for s, n in zip(window, (len(self.channel_rms), *self.relative.shape), strict=True))
-        return self.channel_rms[c][:, None, None] * self.relative[np.ix_(y, x)][None]
+        return _part(self.channel_rms, window[:1])[:, None, None] * _part(self.relative, window[1:])[None]
 
     def level(self, window: Window3) -> np.ndarray:
         """Residual continuum of a window's lines of sight, float32 (1, ny, nx)."""
-        y, x = (_clipped(s, n) for s, n in zip(window[1:], self.continuum.shape, strict=True))
-        return self.continuum[np.ix_(y, x)][None]
+        return _part(self.continuum, window[1:])[None]
 
     def good(self, window: Window3) -> np.ndarray:
         """Where voxels of a window may be used, bool, broadcasts to its shape."""
-        c, y, x = (_clipped(s, n) for s, n in zip(window, (len(self.channel_rms), *self.relative.shape), strict=True))
-        return np.isfinite(self.channel_rms[c])[:, None, None] & np.isfinite(self.relative[np.ix_(y, x)])[None]
+        rms, relative = _part(self.channel_rms, window[:1]), _part(self.relative, window[1:])
+        return np.isfinite(rms)[:, None, None] & np.isfinite(relative)[None]
 
     def summary(self) -> dict[str, Any]:
         """For the manifest."""
@@ -119,8 +117,12 @@ class CubeNoise:
         }
 
 
-def _clipped(span: slice, size: int) -> np.ndarray:
-    return np.clip(np.arange(span.start, span.stop), 0, size - 1)
+def _part(values: np.ndarray, window: tuple[slice, ...]) -> np.ndarray:
+    """A window of an array; outside of it the values of its border hold."""
+    if all(s.start >= 0 and s.stop <= n for s, n in zip(window, values.shape, strict=True)):
+        return values[window]
+    inside = (np.clip(np.arange(s.start, s.stop), 0, n - 1) for s, n in zip(window, values.shape, strict=True))
+    return values[np.ix_(*inside)]
 
 
 def estimate_cube_noise(pixels: Any, *, workers: int = 1, run: Run | None = None) -> CubeNoise:

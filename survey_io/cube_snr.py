@@ -7,18 +7,28 @@ from typing import Any
 import numpy as np
 
 Window3 = tuple[slice, slice, slice]
+# Voxels that go from the file to S/N at a time: they stay in a core's cache meanwhile.
+SLAB_VOXELS = 1_000_000
 
 
 def read_cube_snr(pixels: Any, noise: Any, window: Window3) -> np.ndarray:
     """S/N of a window, float32; NaN where blank, flagged, outside the cube, or without a noise estimate."""
-    good = noise.good(window)
-    if not good.any():
-        # Nothing to read: of a cube with many flagged channels that saves most of the time.
-        return np.full(tuple(side.stop - side.start for side in window), np.nan, np.float32)
-    voxels = pixels.read(window)
-    voxels -= noise.level(window)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        voxels /= noise.rms(window)
-    voxels[~np.broadcast_to(good, voxels.shape)] = np.nan
-    voxels[~np.isfinite(voxels)] = np.nan
-    return voxels
+    channels, *sky = window
+    snr = np.empty([side.stop - side.start for side in window], np.float32)
+    level = noise.level(window)
+    step = max(1, SLAB_VOXELS // max(level.size, 1))
+    for first in range(0, len(snr), step):
+        out = snr[first : first + step]
+        slab = (slice(channels.start + first, channels.start + first + len(out)), *sky)
+        if not noise.good(slab).any():
+            # Nothing to read: of a cube with many flagged channels that saves most of the time.
+            out[:] = np.nan
+            continue
+        with np.errstate(divide="ignore", invalid="ignore"):
+            np.subtract(pixels.read(slab), level, out=out)
+            # The noise of what is flagged is NaN, and so is what is divided by it.
+            out /= noise.rms(slab)
+            # One sum tells whether anything is to be looked for: most slabs hold numbers only.
+            if not np.isfinite(out.sum()):
+                out[~np.isfinite(out)] = np.nan
+    return snr
