@@ -148,16 +148,13 @@ class NetworkCubeFinder:
 
     def find(self, snr: np.ndarray) -> Detections:
         from models.yolo.candidates import find_candidates
-        from models.yolo.reflect import look_twice
+        from models.yolo.maps import look
         from pipeline.cube_bright import find_bright, trust_bright_lines
 
         image = without_blanks(snr, self.head.stride)[None, None]
-        if self.spec.passes == 2:
-            raw = look_twice(self.engine, image, self.vector, spec=self.head)[0]
-        else:
-            raw = self.engine(image, self.vector)[0]
+        maps = look(self.engine, image, self.vector, spec=self.head, passes=self.spec.passes)[0]
         low = math.log(MIN_PROBABILITY / (1 - MIN_PROBABILITY))
-        found = find_candidates(raw, self.head, beam_px=self.spec.beam_px, min_logit=low)
+        found = find_candidates(maps, self.head, beam_px=self.spec.beam_px, min_logit=low)
         at = tuple(np.clip(np.rint(c).astype(int), 0, n - 1) for c, n in zip(found.centre.T, snr.shape, strict=True))
         # A centre on blank voxels is no source, whatever the network says of the edge around it.
         found = physical(found[np.isfinite(snr[at])], self.head, self.spec.beam_px)

@@ -17,7 +17,7 @@ Arrays = dict[str, np.ndarray]
 
 # A quarter of the negated cube is searched, in blocks of these sides, but no less and no more than so many voxels.
 NEGATIVE_BLOCK = (512, 128, 128)
-NEGATIVE_SHARE, NEGATIVE_VOXELS = 0.25, (8_000_000, 64_000_000)
+NEGATIVE_SHARE, NEGATIVE_VOXELS = 0.25, (8_000_000, 32_000_000)
 
 
 def find_cube_piece(pixels: Any, noise: Any, finder: CubeFinderSpec, tile: Tile, negative: bool = False) -> Arrays:

@@ -114,19 +114,16 @@ class NetworkFinder:
 
     def find(self, snr: np.ndarray) -> list[Detections]:
         from models.yolo.candidates import find_candidates
-        from models.yolo.reflect import look_twice
+        from models.yolo.maps import look
 
         # One sum tells whether anything is blank: most tiles need no copy.
         blank = not np.isfinite(snr.sum())
         image = (np.nan_to_num(snr, nan=0.0, posinf=0.0, neginf=0.0) if blank else snr)[:, None]
         beams = np.repeat(self.vector[None], len(snr), axis=0)
-        if self.passes == 2:
-            raw = look_twice(self.engine, image, beams, spec=self.head)
-        else:
-            raw = self.engine(image, beams)
+        looks = look(self.engine, image, beams, spec=self.head, passes=self.passes)
         low = math.log(MIN_PROBABILITY / (1 - MIN_PROBABILITY))
         found = []
-        for maps, window in zip(raw, snr, strict=True):
+        for maps, window in zip(looks, snr, strict=True):
             part = find_candidates(maps, self.head, beam_px=self.beam_px, min_logit=low)
             # A centre on blank pixels is no source, whatever the network says of the edge around it.
             y, x = (

@@ -6,16 +6,20 @@ import gc
 import logging
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from models.engines.failures import is_device_failure, is_out_of_memory, reason
+from models.yolo.maps import RawMaps, look
 from survey_io.errors import OptionError, SkysiftError
 
 if TYPE_CHECKING:
     from models.engines.base import Engine, EngineSpec
+    from models.yolo.head import HeadSpec
 
 logger = logging.getLogger("skysift.engine")
 
@@ -99,23 +103,31 @@ class ChainEngine:
 
     def __call__(self, *arrays: np.ndarray) -> np.ndarray:
         """See `models.engines.base.Engine`."""
+        parts = self._run(lambda engine: engine, arrays)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def look(self, spec: HeadSpec, *arrays: np.ndarray) -> list[RawMaps]:
+        """A detector's answer for each window of a batch; see `models.yolo.maps`."""
+        parts = self._run(lambda engine: partial(look, engine, spec=spec), arrays)
+        return [maps for part in parts for maps in part]
+
+    def _run(self, call_of: Callable[[Engine], Callable[..., Any]], arrays: tuple[np.ndarray, ...]) -> list[Any]:
         while True:
             way, engine = self.current()
             try:
-                return self._in_parts(engine, arrays)
+                return self._in_parts(call_of(engine), arrays)
             except Exception as error:
                 if not (is_out_of_memory(error) or (way.on_gpu and is_device_failure(error))):
                     raise
                 self.give_up(way, error)
 
-    def _in_parts(self, engine: Engine, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
-        """The answer of a batch, whole or in as many halvings as memory asks for."""
+    def _in_parts(self, call: Callable[..., Any], arrays: tuple[np.ndarray, ...]) -> list[Any]:
+        """The answers to a batch, whole or in as many halvings as memory asks for."""
         count = len(arrays[0])
         size = min(self._largest or count, count)
         while True:
             try:
-                parts = [engine(*(a[i : i + size] for a in arrays)) for i in range(0, count, size)]
-                return parts[0] if len(parts) == 1 else np.concatenate(parts)
+                return [call(*(a[i : i + size] for a in arrays)) for i in range(0, count, size)]
             except Exception as error:
                 if size == 1 or not is_out_of_memory(error):
                     raise

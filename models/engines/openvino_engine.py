@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models.engines.base import check_input, register_engine
+from models.engines.openvino_graph import (
+    HEAD_CELLS,
+    fix_beam,
+    fix_shape,
+    import_openvino,
+    leave_channels_last,
+    split_head,
+)
 from models.engines.signal_stack import kept_signal_stack
 from models.signature import NetworkInput, example_input, network_inputs
+from models.yolo.maps import LateMaps, RawMaps, WholeMaps
 from survey_io.errors import OptionError
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from models.yolo.head import HeadSpec
 
 # Shapes that have a graph of their own, each with the memory of its layers; one that was not seen for so many calls
 # makes room for another, and what finds no room shares a graph for all shapes.
@@ -26,26 +36,15 @@ _KEPT_SHAPES = 2
 _IDLE_CALLS = 12
 
 
-def import_openvino() -> ModuleType:
-    """The openvino package, kept from reporting its use.
-
-    On import and at every conversion it sends events to its maker and writes an identifier into the home.
-    Without the package that does this it falls back to doing nothing; and a worker without a network does not
-    wait for it.
-    """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
-    return openvino
-
-
 @dataclass
 class _Compiled:
-    """A compiled graph, the requests of each thread (one for all threads for cubes), and the last call that used it."""
+    """A compiled graph, the requests of each thread (one for all threads for cubes), and the last call that used it;
+    the head that goes with a graph that was cut."""
 
     graph: Any
     mine: threading.local | SimpleNamespace
     last: int
+    head: _Head | None = None
 
 
 @register_engine("openvino", requires=("openvino",), precisions=("f32", "bf16", "int8"))
@@ -80,8 +79,37 @@ class OpenVinoEngine:
         with self._cube_turn if given[0].ndim == 5 else contextlib.nullcontext():
             return self._infer({one.name: array for one, array in zip(self._inputs, given, strict=True)})
 
+    def look(self, spec: HeadSpec, *arrays: np.ndarray) -> list[RawMaps]:
+        """A detector's answer for each window of a batch, of which only what candidates need is computed.
+
+        Parameters
+        ----------
+        spec : HeadSpec
+        *arrays : ndarray
+            As for a call.
+        """
+        given = check_input(arrays, self._inputs)
+        named = {one.name: array for one, array in zip(self._inputs, given, strict=True)}
+        with self._cube_turn if given[0].ndim == 5 else contextlib.nullcontext():
+            request, head = self._request(given[0].shape, named.get("beam"), spec)
+            if head is None:
+                return [WholeMaps(raw, spec) for raw in self._answer(request, named)]
+            grid = tuple(side // step for side, step in zip(given[0].shape[2:], spec.stride, strict=True))
+            presence = np.empty((len(given[0]), spec.boxes, *grid), np.float32)
+            layout = (head.width, *grid) if spec.ndim == 3 else (*grid, head.width)
+            features = np.empty((len(given[0]), *layout), np.float32)
+            for number, array in enumerate((presence, features)):
+                request.set_output_tensor(number, import_openvino().Tensor(array, shared_memory=True))
+            request.infer({self._inputs[0].name: given[0]}, share_inputs=True)
+        features = np.moveaxis(features, 1, -1) if spec.ndim == 3 else features
+        return [LateMaps(one, other, head, spec) for one, other in zip(presence, features, strict=True)]
+
     def _infer(self, given: dict[str, np.ndarray]) -> np.ndarray:
-        request = self._request(given[self._inputs[0].name].shape, given.get("beam"))
+        request, _ = self._request(given[self._inputs[0].name].shape, given.get("beam"))
+        return self._answer(request, given)
+
+    @staticmethod
+    def _answer(request: Any, given: dict[str, np.ndarray]) -> np.ndarray:
         if len(request.model_inputs) < len(given):
             # A graph for one beam holds it.
             given = {name: array for name, array in given.items() if name != "beam"}
@@ -96,51 +124,84 @@ class OpenVinoEngine:
         request.infer(given, share_inputs=True)
         return np.moveaxis(raw, -1, 1)
 
-    def _request(self, shape: tuple[int, ...], beam: np.ndarray | None) -> Any:
-        """This thread's request of the graph for a shape and, where the network asks for one, a beam."""
+    def _request(
+        self, shape: tuple[int, ...], beam: np.ndarray | None, spec: HeadSpec | None = None
+    ) -> tuple[Any, _Head | None]:
+        """This thread's request of the graph for a shape and, where the network asks for one, a beam.
+
+        With ``spec`` of the graph that leaves its head for later, where it can be cut, and that head.
+        """
         known = beam[:1] if beam is not None and (beam == beam[0]).all() else None
         seen = None if known is None else known.tobytes()
+        spec = spec if known is not None else None
         with self._turn:
             self._calls += 1
-            key = (None if len(shape) == 5 else shape, seen)
+            key = (None if len(shape) == 5 else shape, seen, spec)
             if key not in self._compiled:
-                for old in [k for k, c in self._compiled.items() if self._calls - c.last > _IDLE_CALLS or k[1] != seen]:
+                idle = [k for k, c in self._compiled.items() if self._calls - c.last > _IDLE_CALLS or k[1] != seen]
+                for old in idle:
                     del self._compiled[old]
                 if sum(k[0] is not None for k in self._compiled) >= _KEPT_SHAPES:
-                    key = (None, seen)
+                    key = (None, seen, spec)
             if key not in self._compiled:
                 mine = SimpleNamespace() if len(shape) == 5 else threading.local()
-                self._compiled[key] = _Compiled(self._compile(key[0], known), mine, 0)
+                graph, head = self._compile(key[0], known, spec)
+                self._compiled[key] = _Compiled(graph, mine, 0, head)
             compiled = self._compiled[key]
             compiled.last = self._calls
         if not hasattr(compiled.mine, "request"):
             compiled.mine.request = compiled.graph.create_infer_request()
-        return compiled.mine.request
+        return compiled.mine.request, compiled.head
 
-    def _compile(self, shape: tuple[int, ...] | None, beam: np.ndarray | None) -> Any:
-        openvino = import_openvino()
-        graph = openvino.Core().read_model(str(self.graph))
-        if beam is not None:
-            parameter = graph.input("beam").get_node()
-            constant = openvino.opset13.constant(beam.astype(np.float32))
-            for target in parameter.output(0).get_target_inputs():
-                target.replace_source_output(constant.output(0))
-            graph.remove_parameter(parameter)
-        if shape is not None:
-            answer = graph.get_results()[0]
-            axes = np.array([0, *range(2, answer.get_output_partial_shape(0).rank.get_length()), 1])
-            channels_last = openvino.opset13.transpose(answer.input_value(0), openvino.opset13.constant(axes))
-            graph.remove_result(answer)
-            graph.add_results([openvino.opset13.result(channels_last)])
-            first, *others = [port.get_any_name() for port in graph.inputs]
-            graph.reshape({first: list(shape), **{name: [shape[0], 4] for name in others}})
+    def _compile(
+        self, shape: tuple[int, ...] | None, beam: np.ndarray | None, spec: HeadSpec | None
+    ) -> tuple[Any, _Head | None]:
         # An ONNX is another engine's, whose numbers are to be shown.
         low = self.graph.suffix != ".onnx"
-        return compile_graph(graph, precision=self.precision, threads=self.threads, low=low)
+        graph, parts = self._read(beam), None
+        if spec is not None:
+            parts = split_head(graph, self._read(beam), spec)
+        if parts is not None:
+            graph = parts[0]
+        elif shape is not None:
+            leave_channels_last(graph)
+        if shape is not None:
+            fix_shape(graph, shape)
+        compiled = compile_graph(graph, precision=self.precision, threads=self.threads, low=low)
+        head = None if parts is None else _Head(parts[1], self.precision, low)
+        return compiled, head
+
+    def _read(self, beam: np.ndarray | None) -> Any:
+        graph = import_openvino().Core().read_model(str(self.graph))
+        if beam is not None:
+            fix_beam(graph, beam)
+        return graph
 
     def close(self) -> None:
         """See `models.engines.base.Engine`."""
         self._compiled.clear()
+
+
+class _Head:
+    """The layers that were left for later, `HEAD_CELLS` cells at a time."""
+
+    def __init__(self, graph: Any, precision: str, low: bool):
+        self._graph, self._mine = compile_graph(graph, precision=precision, low=low), threading.local()
+        self._shape = tuple(graph.inputs[0].get_shape())
+        self.width = self._shape[1]
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Whole answers, (n, channels), of cells with features (n, k)."""
+        if not hasattr(self._mine, "request"):
+            self._mine.request = self._graph.create_infer_request()
+        answers = []
+        for first in range(0, len(features), HEAD_CELLS):
+            part = features[first : first + HEAD_CELLS]
+            given = np.zeros(self._shape, np.float32)
+            given.reshape(len(given), -1)[: len(part)] = part
+            self._mine.request.infer([given], share_inputs=True)
+            answers.append(self._mine.request.get_output_tensor(0).data.reshape(len(given), -1)[: len(part)].copy())
+        return np.concatenate(answers)
 
 
 def _graph_inputs(path: Path) -> tuple[NetworkInput, ...]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from models.detections import Detections
 from models.yolo.head import HeadSpec, decode
+from models.yolo.maps import RawMaps, WholeMaps
 
 # A neighbouring cell speaks for the same source if its own centre lies within this many beams (or line extents along a
 # spectral axis) of the maximum's.
@@ -25,25 +26,26 @@ def fine_counts(spec: HeadSpec) -> tuple[int, ...] | None:
     return counts if regular and in_order else None
 
 
-def _fine_grid(raw: np.ndarray, spec: HeadSpec) -> tuple[np.ndarray, tuple[int, ...]] | None:
+def _fine_grid(presence: np.ndarray, spec: HeadSpec) -> tuple[np.ndarray, tuple[int, ...]] | None:
     """P logits on the grid of anchors where a cell's boxes form a regular sub-grid; else None."""
     counts = fine_counts(spec)
     if counts is None:
         return None
-    grid = raw.shape[1:]
-    logits = raw.reshape(spec.boxes, spec.box_channels, *grid)[:, spec.slot("presence").start]
-    split = logits.reshape(*counts, *grid)
+    grid = presence.shape[1:]
+    split = presence.reshape(*counts, *grid)
     order = [i for axis in range(spec.ndim) for i in (spec.ndim + axis, axis)]
     fine = split.transpose(order).reshape([g * c for g, c in zip(grid, counts, strict=True)])
     return np.ascontiguousarray(fine), counts
 
 
-def find_candidates(raw: np.ndarray, spec: HeadSpec, *, beam_px: float, min_logit: float) -> Detections:
+def find_candidates(
+    raw: RawMaps | np.ndarray, spec: HeadSpec, *, beam_px: float, min_logit: float
+) -> Detections:
     """Candidate detections of one window.
 
     Parameters
     ----------
-    raw : ndarray of float32, shape (channels, *grid)
+    raw : RawMaps or ndarray of float32, shape (channels, *grid)
     spec : HeadSpec
     beam_px : float
         FWHM of the beam in px (geometric mean).
@@ -55,9 +57,10 @@ def find_candidates(raw: np.ndarray, spec: HeadSpec, *, beam_px: float, min_logi
     Detections
         In window pixels. A cell is a candidate when no neighbour on the grid of anchors has a higher P.
     """
-    fine = _fine_grid(raw, spec)
+    maps = WholeMaps(raw, spec) if isinstance(raw, np.ndarray) else raw
+    fine = _fine_grid(maps.presence, spec)
     if fine is None:
-        return _all_boxes(raw, spec, beam_px, min_logit)
+        return _all_boxes(maps, spec, beam_px, min_logit)
     logits, counts = fine
     units = spec.units(beam_px)
     padded = np.pad(logits, 1, constant_values=-np.inf)
@@ -75,33 +78,27 @@ def find_candidates(raw: np.ndarray, spec: HeadSpec, *, beam_px: float, min_logi
     index = np.stack([w[peak] for w in where], -1)
     if len(index) == 0:
         return Detections.empty(spec.ndim, _param_names(spec))
-    values = raw.reshape(spec.boxes, spec.box_channels, *raw.shape[1:])
     pitch = np.array(spec.stride) / np.array(counts)
 
-    def gather(cells: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        box = np.ravel_multi_index(tuple((cells % counts).T), counts)
-        vectors = values[(box, slice(None), *(cells // counts).T)]
-        anchors = (cells + 0.5) * pitch - 0.5
-        priors = np.array(spec.priors, np.float32)[box] * units
-        out = decode(vectors, anchors, priors, spec)
-        # Priors may differ from box to box, so that means are taken of sizes in px.
-        out["log_size"] = out["log_size"] + np.log(priors)
-        return out, vectors[:, spec.slot("presence").start]
-
-    best, best_logit = gather(index)
+    # A candidate's own cell and its neighbours, all at once: (steps, candidates, ndim).
     limits = np.array(logits.shape)
-    total = np.zeros(len(index))
-    mean = {name: np.zeros_like(best[name], dtype=np.float64) for name in MEANS}
-    for step in steps:
-        cells = index + step
-        inside = ((cells >= 0) & (cells < limits)).all(axis=1)
-        part, logit = gather(np.clip(cells, 0, limits - 1))
-        distance = np.linalg.norm((part["centre"] - best["centre"]) / units, axis=1)
-        # Smooth weights, so that rounding cannot switch a neighbour in or out.
-        weight = inside * part["presence"] * np.clip(1.5 - distance / AGREE_BEAMS, 0, 1)
-        total += weight
-        for name in mean:
-            mean[name] += weight[:, None] * part[name]
+    cells = index + steps[:, None]
+    inside = ((cells >= 0) & (cells < limits)).all(axis=-1)
+    within = np.clip(cells, 0, limits - 1).reshape(-1, spec.ndim)
+    box = np.ravel_multi_index(tuple((within % counts).T), counts)
+    vectors = maps.vectors(box, within // counts)
+    priors = np.array(spec.priors, np.float32)[box] * units
+    out = decode(vectors, (within + 0.5) * pitch - 0.5, priors, spec)
+    # Priors may differ from box to box, so that means are taken of sizes in px.
+    out["log_size"] = out["log_size"] + np.log(priors)
+    own = len(steps) // 2
+    best_logit = vectors[:, spec.slot("presence").start].reshape(inside.shape)[own]
+    centre = out["centre"].reshape(*inside.shape, spec.ndim)
+    distance = np.linalg.norm((centre - centre[own]) / units, axis=-1)
+    # Smooth weights, so that rounding cannot switch a neighbour in or out.
+    weight = inside * out["presence"].reshape(inside.shape) * np.clip(1.5 - distance / AGREE_BEAMS, 0, 1)
+    total = weight.sum(axis=0)
+    mean = {name: np.einsum("sn,snk->nk", weight, out[name].reshape(*inside.shape, -1)) for name in MEANS}
     mean = {name: value / total[:, None] for name, value in mean.items()}
     anchor = np.floor((index + 0.5) * pitch).astype(np.int64)
     return Detections(
@@ -113,12 +110,11 @@ def find_candidates(raw: np.ndarray, spec: HeadSpec, *, beam_px: float, min_logi
     )
 
 
-def _all_boxes(raw: np.ndarray, spec: HeadSpec, beam_px: float, min_logit: float) -> Detections:
+def _all_boxes(maps: RawMaps, spec: HeadSpec, beam_px: float, min_logit: float) -> Detections:
     """Every box above the limit, for heads whose boxes share an anchor; suppression sorts them out."""
-    values = raw.reshape(spec.boxes, spec.box_channels, *raw.shape[1:])
-    box, *cell = np.nonzero(values[:, spec.slot("presence").start] > min_logit)
-    vectors = values[(box, slice(None), *cell)]
+    box, *cell = np.nonzero(maps.presence > min_logit)
     cells = np.stack(cell, -1)
+    vectors = maps.vectors(box, cells)
     anchors = (cells + np.array(spec.anchors)[box]) * np.array(spec.stride) - 0.5
     out = decode(vectors, anchors, np.array(spec.priors, np.float32)[box] * spec.units(beam_px), spec)
     return Detections(
