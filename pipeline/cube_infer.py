@@ -25,7 +25,7 @@ def find_cube_piece(pixels: Any, noise: Any, finder: CubeFinderSpec, tile: Tile,
     on_device = find_cube_on_device(pixels, noise, finder, tile, negative)
     if on_device is not None:
         return {**on_device, **finder.told()}
-    snr = read_cube_snr(pixels, noise, tile.full)
+    snr = read_cube_snr(pixels, noise, tile.full, threads=finder.threads)
     if negative:
         np.negative(snr, out=snr)
     if np.isnan(snr).all():

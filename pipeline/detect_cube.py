@@ -22,6 +22,7 @@ from pipeline.engine_choice import EngineLog
 from pipeline.gaussians import beam_area
 from pipeline.ledger import Arrays, Ledger
 from pipeline.link import link_lines
+from pipeline.local_workers import Threads, local_workers
 from pipeline.options import DetectOptions
 from pipeline.reliability import Calibration, ImageReliability, fit_shift
 from pipeline.runs import (
@@ -218,10 +219,10 @@ def _find(
 ) -> tuple[Detections, tuple[np.ndarray, np.ndarray]]:  # fmt: skip
     """Candidates of some tiles, suppressed, and the maps of the highest S/N."""
     negative = stage == "negative"
-    with clock.stage(stage, len(tiles)) as advance:
+    with clock.stage(stage, len(tiles)) as advance, _few_at_once(client) as few:
         run_stage(
             stage, find_cube_piece, [(i, (tile, negative)) for i, tile in enumerate(tiles)], ledger,
-            shared=(cube.pixels, noise, finder), client=client, advance=advance, network=True,
+            shared=(cube.pixels, noise, finder), client=few, advance=advance, network=True,
             max_missing=options.max_missing, where=lambda tile, _: {"pixels": [pixel_ranges(tile.core, "zyx")]},
         )  # fmt: skip
     with clock.stage("merge"):
@@ -238,6 +239,19 @@ def _find(
         maps = assemble_maps(cube.shape, tiles, parts())
         found = suppress_lines(Detections.concatenate([Detections.from_arrays(p) for p in kept]), finder.beam_px)
     return found, maps
+
+
+@contextlib.contextmanager
+def _few_at_once(client: Any) -> Iterator[Any]:
+    """One tile at a time on one or two cores, two on more: the network takes them in turn and has all the cores.
+
+    While it is at one the next is read, for which two cores have no time to spare; and a tile takes much memory.
+    """
+    if not isinstance(client, Threads):
+        yield client
+        return
+    with local_workers(Threads, 1 if client.workers <= 2 else 2) as few:
+        yield few
 
 
 def _lines(found: Detections) -> dict[str, np.ndarray]:
