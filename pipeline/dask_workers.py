@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
+import pickle
 import time
+import traceback
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +28,8 @@ from distributed.security import Security
 from pipeline.ledger import Arrays
 from pipeline.local_workers import WINDOW_PER_WORKER, Answer, Lost, Piece, attempt
 from survey_io.errors import OptionError, WorkError
+
+logger = logging.getLogger("skysift.dask")
 
 # Pieces under way at least: an adaptive cluster starts workers for the work that it sees waiting. Dask keeps what its
 # workers have no room for on the scheduler, where a dying worker does not take it along.
@@ -59,8 +64,30 @@ def _perform(function: Callable[..., Arrays], token: str, pieces: list[Piece]) -
     if plugin is None:
         raise WorkError("a Dask worker did not receive what its pieces need: restart the cluster's workers")
     began = time.perf_counter()
-    answers = [attempt(function, plugin.inputs, piece) for piece in pieces]
-    return time.perf_counter() - began, answers
+    try:
+        answers = [attempt(function, plugin.inputs, piece) for piece in pieces]
+        return time.perf_counter() - began, answers
+    except Exception as error:
+        if _travels(error):
+            raise
+        # The client could not read it, and would wait for ever.
+        logger.exception("a piece of work failed")
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__} ({str(error)[:200]}) in {frame.name}, line {frame.lineno} of {frame.filename}"
+    # Outside of the handler: what is raised within holds the other exception.
+    raise WorkError(
+        f"a Dask worker failed with {what}: an error of skysift, please report it; the worker's log has all of it"
+    )
+
+
+def _travels(error: Exception) -> bool:
+    """Whether an exception and its traceback arrive whole at the client."""
+    if isinstance(error, RecursionError):
+        return False
+    try:
+        return type(pickle.loads(pickle.dumps(error))) is type(error)
+    except Exception:
+        return False
 
 
 class DaskWorkers:

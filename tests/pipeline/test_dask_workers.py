@@ -22,11 +22,11 @@ from pipeline.options import DetectOptions
 from pipeline.tasks import run_stage
 from survey_io import open_image
 from survey_io.cube import open_cube
-from survey_io.errors import OptionError, SkysiftError
+from survey_io.errors import OptionError, SkysiftError, WorkError
 from survey_io.simulate.hi import HiModel, simulate_hi, write_hi
 from survey_io.spectra import open_spectra
 
-from .dask_pieces import Network, die_at_three, die_once, square
+from .dask_pieces import Network, die_at_three, die_once, fail, square
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +99,13 @@ def test_a_piece_that_kills_its_worker_is_missing_and_all_others_are_done(worker
     assert values(ledger) == {i: i * i for i in range(30) if i != 3}
     (lost,) = ledger.missing
     assert lost["piece"] == 3 and lost["at"] == 3.0 and "its worker ended each time" in lost["reason"]
+
+
+@pytest.mark.parametrize(("how", "name"), [("endless", "RecursionError"), ("stubborn", "Stubborn .1 and 2.")])
+def test_an_exception_that_does_not_travel_ends_the_run_in_one_line(workers, tmp_path: Path, how, name) -> None:
+    common = {"shared": (Network(str(tmp_path)),), "client": workers, "network": True}
+    with pytest.raises(WorkError, match=f"failed with {name}.* in fail, line"):
+        run_stage("s", fail, [(0, (how,))], Ledger(None, ""), **common)
 
 
 def test_resources_that_no_worker_offers_are_refused_before_anything_waits(cluster, monkeypatch) -> None:
