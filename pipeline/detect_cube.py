@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,11 @@ from survey_io.tiles import Tile, plan_tiles
 MEASURE_BATCH = 16
 # Sources whose spectra are looked at by the network for spectra at once.
 VET_BATCH = 64
-# Tiles (channels, pixels) from the fastest, and the voxels of one with its halo: two of them and the network between
-# take about 50 bytes for each voxel.
-CUBE_TILES, TILE_VOXELS = ((512, 256), (512, 192), (384, 128)), 50_000_000
+# Voxels of a tile with its halo: two of them and the network between take about 50 bytes for each. And the sides
+# (channels, pixels) of one that holds about as many.
+TILE_VOXELS, TILE_SIDES = 50_000_000, (512, 256)
+# No tile is cut shorter than this.
+LEAST_SIDES = (64, 64, 64)
 # Without weights the false detections' odds are known only from the cube's own negative.
 WEIGHTLESS = Calibration(noise_share=1.0, confusion=0.0, shift_width=2.0)
 
@@ -134,7 +137,7 @@ def analyse_cube(
     keep_freed_memory()
     options = resolve_model(options, 3)
     ledger, clock = ledger or Ledger(None, ""), clock or Clock(None)
-    channels, side = options.cube_tile or CUBE_TILES[0]
+    channels, side = options.cube_tile or TILE_SIDES
     pieces = int(np.prod([-(-n // t) for n, t in zip(cube.shape, (channels, side, side), strict=True)]))
     with threadpool_limits(1, user_api="blas"), open_client(options, pieces) as (client, workers):
         with clock.stage("noise"):
@@ -189,12 +192,29 @@ def _noise_stage(ledger: Ledger, client: Any) -> Callable[..., list[Arrays]]:
 
 
 def _plan(shape: tuple[int, int, int], finder: CubeFinderSpec, sides: tuple[int, int] | None) -> list[Tile]:
-    """Tiles with the sides that were asked for, or the largest of `CUBE_TILES` that memory allows."""
-    for channels, side in [sides] if sides else CUBE_TILES:
-        tiles = plan_tiles(shape, tile=(channels, side, side), halo=finder.halo, stride=finder.stride, clip=True)
-        if max(int(np.prod([s.stop - s.start for s in tile.full])) for tile in tiles) <= TILE_VOXELS:
-            break
-    return tiles
+    """Tiles with the sides that were asked for, or those of the least work that memory allows."""
+    tile = (sides[0], sides[1], sides[1]) if sides else _least_work(shape, finder.halo, finder.stride)
+    return plan_tiles(shape, tile=tile, halo=finder.halo, stride=finder.stride, clip=True)
+
+
+def _least_work(shape: tuple[int, ...], halo: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]:
+    """Sides of tiles of at most `TILE_VOXELS` whose halos are the fewest voxels in all."""
+    axes = []
+    for n, h, s, least in zip(shape, halo, stride, LEAST_SIDES, strict=True):
+        # By the number of tiles along the axis: their side, the longest with its halo, and all together. Halos end
+        # at the cube's border.
+        counts = range(1, max(1, n // max(least, h)) + 1)
+        found = {-(-n // count // s) * s: None for count in counts}
+        axes.append([
+            (side, min(n, side + min(-(-n // side) - 1, 2) * h), n + 2 * h * (-(-n // side) - 1)) for side in found
+        ])  # fmt: skip
+    plans = [
+        (np.prod([one[2] for one in plan], dtype=float), *(one[0] for one in plan))
+        for plan in product(*axes)
+        if np.prod([one[1] for one in plan], dtype=float) <= TILE_VOXELS
+    ]
+    smallest = tuple(one[-1][0] for one in axes)
+    return min(plans)[1:] if plans else smallest
 
 
 def _require_beam(cube: Cube) -> None:
