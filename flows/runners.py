@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import socket
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,10 +28,11 @@ logger = logging.getLogger("skysift")
 
 
 def cluster_folders() -> list[Path]:
-    """Return the folders searched for ``NAME.yaml``: ``SKYSIFT_CLUSTERS``, then the checkout's own."""
+    """Return the folders searched for ``NAME.yaml``: ``SKYSIFT_CLUSTERS``, the checkout's own, those of an install."""
     own = Path(__file__).resolve().parents[1] / "deploy" / "clusters"
+    installed = Path(sysconfig.get_path("data")) / "share" / "skysift" / "clusters"
     extra = os.environ.get("SKYSIFT_CLUSTERS", "")
-    return [Path(part) for part in extra.split(os.pathsep) if part] + [own]
+    return [*(Path(part) for part in extra.split(os.pathsep) if part), own, installed]
 
 
 def list_clusters() -> list[str]:

@@ -132,7 +132,7 @@ def _part(value: np.ndarray, true: Table, name: str) -> np.ndarray:
 
 
 def calibrate_cube(
-    model: str, *, cubes: int = 24, seed: int = 70_000, report: Callable[[str], None] = print
+    model: str, *, cubes: int = 24, seed: int = 70_000, passes: int = PASSES, report: Callable[[str], None] = print
 ) -> dict[str, Any]:
     """Measure a detector of lines on held-out simulated cubes.
 
@@ -142,6 +142,8 @@ def calibrate_cube(
         Registered name or weights file.
     cubes, seed : int
         Number of cubes, first seed.
+    passes : {1, 2}
+        Looks at the data, here and by those who name none.
     report : callable
         Receives a line per cube.
 
@@ -150,7 +152,7 @@ def calibrate_cube(
     dict
         ``threshold``, ``calibration`` (for the card) and ``score``, as `pipeline.calibrate.calibrate`.
     """
-    sample = draw_cubes(model, cubes=cubes, seed=seed, threshold=0.0, report=report, passes=PASSES)
+    sample = draw_cubes(model, cubes=cubes, seed=seed, threshold=0.0, report=report, passes=passes)
     calibration = fit_reliability(sample)
     factors = choose_factors(sample)
     for table, *_ in sample.skies:
@@ -162,7 +164,7 @@ def calibrate_cube(
         "calibration": {
             "reliability": calibration.for_card(),
             "error_factors": factors,
-            "passes": PASSES,
+            "passes": passes,
         },
         "score": {
             "held_out_cubes": {**figures, "p_real_stated_measured_rows": reliability_curve(sample, calibration)}
