@@ -15,7 +15,7 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from .cells import ranges_around, within
+from .cells import prefer_indexes, ranges_around, within
 from .fields import (
     UNRESOLVED,
     Field,
@@ -71,6 +71,7 @@ def associate(connection: Connection, observation_id: int, *, options: Associati
     """
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+    prefer_indexes(connection)
     s, r = source.c, run.c
     mine = sa.and_(s.observation_id == observation_id, s.current, s.object_id.is_(None))
     new = read_field(connection, [sa.and_(mine, s.hpx29.is_not(None), s.kind.in_(KINDS))])

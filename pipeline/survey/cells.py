@@ -10,7 +10,9 @@ from astropy_healpix import neighbours
 
 from .sky import ORDER, healpix_number
 
-__all__ = ["cells_within", "merge_ranges", "order_of_margin", "ranges_around", "touching", "within"]
+__all__ = [
+    "cells_within", "merge_ranges", "order_of_margin", "prefer_indexes", "ranges_around", "touching", "within",
+]  # fmt: skip
 
 # Width of a cell of order 0 in degrees, and the share of a cell's width that nothing crosses a cell within: of 300,000
 # random steps of 0.65 widths none leads beyond the cells that touch the first one, of 0.7 some do.
@@ -72,6 +74,16 @@ def ranges_around(ra: np.ndarray, dec: np.ndarray, degrees: float) -> list[tuple
         cells = np.unique(cells >> 2)
         ranges = merge_ranges(cells_within(cells, order), order)
     return ranges
+
+
+def prefer_indexes(connection: sa.Connection) -> None:
+    """For this transaction, let PostgreSQL look ranges up in an index whatever it knows of the table.
+
+    Of a table that was filled since its statistics were taken it expects most rows in a few hundred small ranges, and
+    reads it whole: 1.8 s for each query of a table of 400,000 rows, many times what the index takes.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SET LOCAL enable_seqscan = off"))
 
 
 def within(column: sa.Column[Any], ranges: list[tuple[int, int]]) -> list[sa.ColumnElement[bool]]:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from survey_io.errors import InputError, OptionError
 
+from .cells import prefer_indexes
 from .queue import Queue
 from .rows import rows_to_table
 from .schema import COMMON, clean_text, observation, run, source, unresolved
@@ -204,6 +205,8 @@ class Reading(Queue):
         slim = [source.c.id, source.c.ra, source.c.dec]
 
         def work(connection: Connection) -> tuple[list[Any], np.ndarray]:
+            if ranges is not None:
+                prefer_indexes(connection)
             query = sa.select(*(slim if limit is not None else columns)).where(*conditions)
             rows = connection.execute(query).all()
             at = 1 if limit is not None else CONE_COLUMNS.index("ra")
