@@ -239,9 +239,11 @@ def _find(
 ) -> tuple[Detections, tuple[np.ndarray, np.ndarray]]:  # fmt: skip
     """Candidates of some tiles, suppressed, and the maps of the highest S/N."""
     negative = stage == "negative"
+    # The largest first: memory that was enough for one is used again by all that follow.
+    order = sorted(range(len(tiles)), key=lambda i: -np.prod([s.stop - s.start for s in tiles[i].full], dtype=float))
     with clock.stage(stage, len(tiles)) as advance, _few_at_once(client) as few:
         run_stage(
-            stage, find_cube_piece, [(i, (tile, negative)) for i, tile in enumerate(tiles)], ledger,
+            stage, find_cube_piece, [(i, (tiles[i], negative)) for i in order], ledger,
             shared=(cube.pixels, noise, finder), client=few, advance=advance, network=True,
             max_missing=options.max_missing, where=lambda tile, _: {"pixels": [pixel_ranges(tile.core, "zyx")]},
         )  # fmt: skip
