@@ -51,9 +51,9 @@ from survey_io.tiles import Tile, plan_tiles
 MEASURE_BATCH = 16
 # Sources whose spectra are looked at by the network for spectra at once.
 VET_BATCH = 64
-# Voxels of a tile with its halo: two of them and the network between take about 50 bytes for each. And the sides
-# (channels, pixels) of one that holds about as many.
-TILE_VOXELS, TILE_SIDES = 50_000_000, (512, 256)
+# Voxels of a tile with its halo: with the network, its second look and what changing shapes leave unused they take
+# up to 75 bytes each. And the sides (channels, pixels) of one that holds about as many.
+TILE_VOXELS, TILE_SIDES = 40_000_000, (512, 192)
 # No tile is cut shorter than this.
 LEAST_SIDES = (64, 64, 64)
 # Without weights the false detections' odds are known only from the cube's own negative.
