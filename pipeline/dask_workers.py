@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import pickle
 import time
 import traceback
 import uuid
@@ -27,7 +26,7 @@ from distributed.security import Security
 
 from pipeline.ledger import Arrays
 from pipeline.local_workers import WINDOW_PER_WORKER, Answer, Lost, Piece, attempt
-from survey_io.errors import OptionError, WorkError
+from survey_io.errors import OptionError, SkysiftError, WorkError
 
 logger = logging.getLogger("skysift.dask")
 
@@ -81,13 +80,9 @@ def _perform(function: Callable[..., Arrays], token: str, pieces: list[Piece]) -
 
 
 def _travels(error: Exception) -> bool:
-    """Whether an exception and its traceback arrive whole at the client."""
-    if isinstance(error, RecursionError):
-        return False
-    try:
-        return type(pickle.loads(pickle.dumps(error))) is type(error)
-    except Exception:
-        return False
+    """Whether an exception arrives whole at the client: others may not be made again there, and deep ones not sent."""
+    own = isinstance(error, SkysiftError) or type(error).__module__ == "builtins"
+    return own and not isinstance(error, RecursionError)
 
 
 class DaskWorkers:

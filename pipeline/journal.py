@@ -161,20 +161,24 @@ class SharedFile(logging.Handler):
 
     def _follow(self) -> None:
         """Open the file anew when its name leads to another one by now."""
+        if not self._is_current():
+            os.close(self._file)
+            self._file = self._open()
+
+    def _is_current(self) -> bool:
+        """Whether the open file is the one of that name; between two files there is none."""
         try:
             there = os.stat(self.path)
         except FileNotFoundError:
-            there = None
+            return False
         mine = os.fstat(self._file)
-        if there is None or (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
-            os.close(self._file)
-            self._file = self._open()
+        return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
 
     def _set_aside(self) -> None:
         fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
             # Another process may have done it while this one waited for the lock.
-            if os.stat(self.path).st_ino == os.fstat(self._file).st_ino and os.fstat(self._file).st_size:
+            if self._is_current() and os.fstat(self._file).st_size:
                 stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")[:-3]
                 self.path.rename(self.folder / f"skysift-{stamp}Z-{os.getpid()}.jsonl")
                 prune_journal(self.folder, keep=self._keep, days=self._days)

@@ -73,9 +73,12 @@ def split_head(graph: Any, again: Any, spec: HeadSpec) -> tuple[Any, Any] | None
     if places is None or places_again is None:
         return None
     last, first = places
-    bias = last.output(0).get_target_inputs().pop().get_node()
-    constants = [_constant(last), _constant(bias)]
-    if bias.get_type_name() != "Add" or any(values is None for values in constants):
+    users = [port.get_node() for port in last.output(0).get_target_inputs()]
+    if len(users) != 1 or users[0].get_type_name() != "Add":
+        # Quantised, its answer has other uses.
+        return None
+    constants = [_constant(last), _constant(users[0])]
+    if any(values is None for values in constants):
         return None
     rows = np.arange(spec.boxes) * spec.box_channels + spec.slot("presence").start
     if len(constants[0]) != spec.channels or constants[1].size != spec.channels:

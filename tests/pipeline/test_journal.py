@@ -17,6 +17,7 @@ import pytest
 
 from pipeline.journal import (
     LOGGERS,
+    SharedFile,
     current_context,
     observation_context,
     printable,
@@ -151,3 +152,15 @@ def test_bad_settings_get_one_line(tmp_path: Path) -> None:
         start_journal(None, level="loud")
     with pytest.raises(OutputError, match="expected a folder for logs"):
         start_journal(tmp_path / "file")
+
+
+def test_a_file_that_another_process_has_just_set_aside_costs_no_line(tmp_path: Path) -> None:
+    handler = SharedFile(tmp_path, megabytes=1.0)
+    handler.handle(logging.LogRecord("pipeline.x", logging.INFO, "", 0, "first", (), None))
+    # The other one has renamed it, and nobody has begun the next.
+    handler.path.rename(tmp_path / "skysift-20260101T000000000Z-1.jsonl")
+    handler._set_aside()
+    handler.handle(logging.LogRecord("pipeline.x", logging.INFO, "", 0, "second", (), None))
+    handler.close()
+    assert [line["message"] for line in read_journal(tmp_path)] == ["first", "second"]
+    assert handler.lost == 0
