@@ -117,8 +117,8 @@ def _utc(seconds: float) -> str:
 class SharedFile(logging.Handler):
     """Lines at the end of one file that several processes write, which is set aside when it is full.
 
-    Each line is one write in append mode, which the system keeps whole; who finds the file full renames it under a
-    lock, and the others see that its name leads elsewhere. A full disk costs lines, not the work they are about.
+    Each line is one write in append mode, which the system keeps whole, under a lock; who finds the file full renames
+    it, and the others see that its name leads elsewhere. A full disk costs lines, not the work they are about.
 
     Parameters
     ----------
@@ -150,10 +150,7 @@ class SharedFile(logging.Handler):
             self.handleError(record)
             return
         try:
-            self._follow()
-            if os.fstat(self._file).st_size + len(line) > self._limit:
-                self._set_aside()
-            os.write(self._file, line)
+            self._write(line)
         except OSError as error:
             if not self.lost:
                 print(f"skysift: warning: {self.path}: {error.strerror}; log lines are lost", file=sys.stderr)
@@ -174,17 +171,24 @@ class SharedFile(logging.Handler):
         mine = os.fstat(self._file)
         return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
 
-    def _set_aside(self) -> None:
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        try:
-            # Another process may have done it while this one waited for the lock.
-            if self._is_current() and os.fstat(self._file).st_size:
+    def _write(self, line: bytes) -> None:
+        """Write a line to the present file while nobody else does; a full one is set aside first."""
+        while True:
+            self._follow()
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            try:
+                if not self._is_current():
+                    # Another process has set it aside while this one waited for the lock.
+                    continue
+                size = os.fstat(self._file).st_size
+                if not size or size + len(line) <= self._limit:
+                    os.write(self._file, line)
+                    return
                 stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")[:-3]
                 self.path.rename(self.folder / f"skysift-{stamp}Z-{os.getpid()}.jsonl")
                 prune_journal(self.folder, keep=self._keep, days=self._days)
-        finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
-        self._follow()
+            finally:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Close the file."""

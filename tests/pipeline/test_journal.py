@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline import journal
 from pipeline.journal import (
     LOGGERS,
     SharedFile,
@@ -154,13 +155,19 @@ def test_bad_settings_get_one_line(tmp_path: Path) -> None:
         start_journal(tmp_path / "file")
 
 
-def test_a_file_that_another_process_has_just_set_aside_costs_no_line(tmp_path: Path) -> None:
+def test_a_file_that_another_process_sets_aside_meanwhile_costs_no_line(tmp_path: Path, monkeypatch) -> None:
     handler = SharedFile(tmp_path, megabytes=1.0)
     handler.handle(logging.LogRecord("pipeline.x", logging.INFO, "", 0, "first", (), None))
-    # The other one has renamed it, and nobody has begun the next.
-    handler.path.rename(tmp_path / "skysift-20260101T000000000Z-1.jsonl")
-    handler._set_aside()
+    lock, aside = journal.fcntl.flock, tmp_path / "skysift-20260101T000000000Z-1.jsonl"
+
+    def late(file: int, how: int) -> None:
+        # The other one was quicker: it has renamed the file, and nobody has begun the next.
+        if not aside.exists():
+            handler.path.rename(aside)
+        lock(file, how)
+
+    monkeypatch.setattr(journal.fcntl, "flock", late)
     handler.handle(logging.LogRecord("pipeline.x", logging.INFO, "", 0, "second", (), None))
     handler.close()
     assert [line["message"] for line in read_journal(tmp_path)] == ["first", "second"]
-    assert handler.lost == 0
+    assert handler.lost == 0 and len(aside.read_text().splitlines()) == 1
