@@ -1,6 +1,6 @@
 """What a network says of one window: where something may be, everywhere; and all about a box, where it is asked for.
 
-Few cells hold a source. An engine that can (`Engine.look`) leaves the last layers, which make the parameters, to the
+Few cells hold a source. An engine that can (one with a method `look`) leaves the last layers, which make the parameters, to the
 cells that candidates come from: for the light detectors a tenth of the network's work and most of its answer's memory.
 """
 
