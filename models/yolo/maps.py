@@ -1,7 +1,8 @@
 """What a network says of one window: where something may be, everywhere; and all about a box, where it is asked for.
 
-Few cells hold a source. An engine that can (one with a method `look`) leaves the last layers, which make the parameters, to the
-cells that candidates come from: for the light detectors a tenth of the network's work and most of its answer's memory.
+Few cells hold a source. An engine that can (one with a method `look`) leaves the last layers, which make the
+parameters, to the cells that candidates come from: for the light detectors a tenth of the network's work and most of
+its answer's memory.
 """
 
 from __future__ import annotations
