@@ -20,7 +20,7 @@ from scipy.spatial import cKDTree
 from pipeline.detect import analyse
 from pipeline.gaussians import beam_area
 from pipeline.options import DetectOptions
-from pipeline.reliability import COUNTED, LIKELY, Calibration, fit_shift
+from pipeline.reliability import COUNTED, LIKELY, Calibration, count_above, fit_shift
 from survey_io import open_image
 from survey_io.simulate.continuum import Simulation, SkyModel, detectability, simulate_continuum
 from survey_io.simulate.tables import write_simulation
@@ -151,11 +151,11 @@ def fit_noise_share(sample: Sample, calibration: Calibration) -> Calibration:
     """How many of a sky's false detections its negative shows, by density: measured on skies with known truth."""
     ratios, densities, weights = [], [], []
     for table, _, negative, searched, beams in sample.skies:
-        p = calibration.probability(logit_of(table["score"]))
-        false = ((p > COUNTED) & ~np.asarray(table["real"])).sum() * searched
-        count = (calibration.probability(negative) > COUNTED).sum()
+        odds = calibration.odds(logit_of(table["score"]))
+        false = count_above(odds, COUNTED)[~np.asarray(table["real"])].sum() * searched
+        count = count_above(calibration.odds(negative), COUNTED).sum()
         ratios.append(np.log((count + 0.5) / (false + 0.5)))
-        densities.append((p > LIKELY).sum() / beams)
+        densities.append(count_above(odds, LIKELY).sum() / beams)
         weights.append(1 / (0.1 + 1 / (count + 0.5) + 1 / (false + 0.5)))
     ratios, densities, weights = (np.array(values) for values in (ratios, densities, weights))
 

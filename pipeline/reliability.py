@@ -12,12 +12,17 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-# Detections below this probability are not counted: they are many, and hardly any is kept.
-COUNTED = 0.25
+# Detections below this probability are not counted: they are many, and hardly any is kept. The count fades in over
+# this many log odds to either side: a detection that moves by a rounding error across a sharp limit, as engines and
+# precisions have it, would move the probabilities of the whole image.
+COUNTED, FADE = 0.25, 1.0
 # Relative uncertainty of the expected number in the negated image: its ratio to the false detections varied by that
 # much between calibration skies.
 SYSTEMATIC = 0.35
-# Detections above this make up the density of likely ones.
+# Trial shifts of the log odds, and the bins that log odds are counted in.
+SHIFTS = np.linspace(-4, 4, 321)
+ODDS_RANGE, ODDS_STEP = (-10.0, 30.0), 0.1
+# Detections above this make up the density of likely ones; it fades in likewise.
 LIKELY = 0.5
 
 
@@ -44,8 +49,11 @@ class Calibration:
 
     def probability(self, logit: np.ndarray, shift: float = 0.0) -> np.ndarray:
         """Calibrated probability, 0..1."""
-        odds = self.intercept + self.slope * np.asarray(logit, np.float64) + shift
-        return 1 / (1 + np.exp(-np.clip(odds, -30, 30)))
+        return 1 / (1 + np.exp(-np.clip(self.odds(logit) + shift, -30, 30)))
+
+    def odds(self, logit: np.ndarray) -> np.ndarray:
+        """Calibrated log odds, unbounded."""
+        return self.intercept + self.slope * np.asarray(logit, np.float64)
 
 
 @dataclass(frozen=True)
@@ -56,8 +64,8 @@ class ImageReliability:
     ----------
     shift : float
         Added to all log odds.
-    negatives : int
-        Detections in the searched part of the negated image.
+    negatives : float
+        Detections in the searched part of the negated image, those at the limit of what is counted in part.
     expected : float
         What the shipped calibration expected there.
     searched : float
@@ -67,7 +75,7 @@ class ImageReliability:
     """
 
     shift: float
-    negatives: int
+    negatives: float
     expected: float
     searched: float
     density: float
@@ -75,6 +83,20 @@ class ImageReliability:
     def summary(self) -> dict[str, float]:
         """For the manifest."""
         return asdict(self)
+
+
+def count_above(odds: np.ndarray, probability: float) -> np.ndarray:
+    """How much of each detection counts: 0 well below a probability, 1 well above, smoothly between.
+
+    Parameters
+    ----------
+    odds : ndarray
+        Calibrated log odds.
+    probability : float
+        Where half of a detection counts, 0..1.
+    """
+    place = np.clip((odds - np.log(probability / (1 - probability)) + FADE) / (2 * FADE), 0, 1)
+    return place * place * (3 - 2 * place)
 
 
 def fit_shift(
@@ -97,21 +119,40 @@ def fit_shift(
         Area of the image in beam areas.
     calibration : Calibration
     """
-    density = float((calibration.probability(logit) > LIKELY).sum()) / max(beams, 1.0)
-    counted = logit[calibration.probability(logit) > COUNTED]
-    count = int((calibration.probability(negative_logit) > COUNTED).sum())
-    shifts = np.linspace(-4, 4, 321)
-    if len(counted) == 0:
+    odds = calibration.odds(logit)
+    density = float(count_above(odds, LIKELY).sum()) / max(beams, 1.0)
+    count = float(count_above(calibration.odds(negative_logit), COUNTED).sum())
+    weight = count_above(odds, COUNTED)
+    counted = weight > 0
+    if not counted.any():
         return ImageReliability(0.0, count, 0.0, searched, density)
-    # A histogram keeps this independent of the number of sources.
-    height, edges = np.histogram(np.clip(counted, -10, 30), bins=400)
-    centres = (edges[1:] + edges[:-1]) / 2
-    false = np.array([(height * (1 - calibration.probability(centres, s))).sum() for s in shifts])
+    # Bins keep this independent of the number of sources; weights shared between neighbours keep it smooth.
+    height, centres = _binned(odds[counted], weight[counted])
+    false = (height / (1 + np.exp(np.clip(centres + SHIFTS[:, None], -30, 30)))).sum(1)
     share = calibration.noise_share / (1 + calibration.confusion * density)
     mean = np.maximum(false * searched * share, 1e-9)
     # A Poisson count whose expectation is itself uncertain: negative binomial.
     size = 1 / SYSTEMATIC**2
     likelihood = count * np.log(mean / (mean + size)) - size * np.log1p(mean / size)
-    posterior = likelihood - 0.5 * (shifts / calibration.shift_width) ** 2
-    best = float(shifts[int(np.argmax(posterior))])
-    return ImageReliability(best, count, float(mean[len(shifts) // 2]), searched, density)
+    posterior = likelihood - 0.5 * (SHIFTS / calibration.shift_width) ** 2
+    expected = float(mean[len(SHIFTS) // 2])
+    return ImageReliability(_highest(SHIFTS, posterior), count, expected, searched, density)
+
+
+def _binned(odds: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights per bin of the log odds, each shared by its two nearest bins, and the centres of the bins."""
+    place = (np.clip(odds, *ODDS_RANGE) - ODDS_RANGE[0]) / ODDS_STEP
+    low = np.floor(place).astype(int)
+    bins = round((ODDS_RANGE[1] - ODDS_RANGE[0]) / ODDS_STEP) + 2
+    height = np.bincount(low, weight * (1 - (place - low)), bins) + np.bincount(low + 1, weight * (place - low), bins)
+    return height, ODDS_RANGE[0] + ODDS_STEP * np.arange(bins)
+
+
+def _highest(x: np.ndarray, y: np.ndarray) -> float:
+    """Where a smooth curve, sampled evenly, is highest: the top of the parabola through the three highest samples."""
+    i = int(np.argmax(y))
+    if not 0 < i < len(x) - 1:
+        return float(x[i])
+    left, top, right = y[i - 1 : i + 2]
+    bend = left - 2 * top + right
+    return float(x[i] + (0.5 * (left - right) / bend * (x[1] - x[0]) if bend < 0 else 0.0))

@@ -203,6 +203,7 @@ def test_a_worker_of_the_pool_trains_what_the_deployment_says(server: Server, tm
         assert any(line.startswith(run) for line in pool)
         said = server.prefect(f'{run}{tmp_path / "tiny.yaml"} --param changes=["seed=3"] --watch')
         assert "Flow run finished successfully" in said, log.read_text(encoding="utf-8")
-    assert "prefect.artifact.created * skysift-train" in said
+    # Not the printed events: a server short of time loses some of them, but no artifact.
+    assert "skysift-train" in {one["key"] for one in server.ask("artifacts/filter")}
     report = json.loads((tmp_path / "training" / "tiny" / "report.json").read_text(encoding="utf-8"))
     assert report["registered"]["label"] == "tiny@1" and (tmp_path / "models" / "tiny" / "1" / "record.json").is_file()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pipeline.reliability import COUNTED, Calibration, ImageReliability, fit_shift
+from pipeline.reliability import COUNTED, LIKELY, Calibration, ImageReliability, count_above, fit_shift
 
 PLAIN = Calibration(confusion=0.0)
 
@@ -64,6 +66,21 @@ def test_negatives_below_what_is_counted_do_not_count() -> None:
     assert fit(logit, np.full(500, -4.0)).negatives == 0
 
 
+@given(st.floats(-3, 2), st.integers(0, 12), st.integers(0, 2**32 - 1))
+def test_a_rounding_error_moves_no_image(place: float, others: int, seed: int) -> None:
+    """Wherever a detection lies: another engine's or precision's answer is never a detection more or less."""
+    rng = np.random.default_rng(seed)
+    logit, negative = catalogue(rng, real=200, false=40), np.append(np.full(others, 1.0), place)
+    moved = fit(logit + rng.normal(0, 1e-3, len(logit)), negative + 1e-3).shift
+    assert moved == pytest.approx(fit(logit, negative).shift, abs=2e-3)
+
+
+def test_what_counts_fades_in_around_the_limit() -> None:
+    odds = np.log(COUNTED / (1 - COUNTED)) + np.array([-9.0, -1.0, 0.0, 1.0, 9.0])
+    assert count_above(odds, COUNTED) == pytest.approx([0, 0, 0.5, 1, 1])
+    assert (np.diff(count_above(np.linspace(-4, 4, 100), COUNTED)) >= 0).all()
+
+
 def test_searched_area_and_share_of_noise_scale_what_is_expected() -> None:
     logit = catalogue(np.random.default_rng(5))
     full = fit(logit, np.empty(0)).expected
@@ -85,7 +102,7 @@ def test_few_or_no_detections_are_no_trouble(logit: np.ndarray) -> None:
 
 def test_crowded_skies_expect_fewer_negatives() -> None:
     logit = catalogue(np.random.default_rng(6))
-    likely = int((Calibration().probability(logit) > 0.5).sum())
+    likely = float(count_above(logit, LIKELY).sum())
     alone = fit(logit, np.empty(0)).expected
     got = fit(logit, np.empty(0), Calibration(confusion=20.0), beams=likely / 0.05)
     assert got.density == pytest.approx(0.05)
