@@ -14,10 +14,12 @@ import numpy as np
 from models.engines.base import check_input, register_engine
 from models.engines.openvino_graph import (
     HEAD_CELLS,
+    FrontLayout,
     fix_beam,
     fix_shape,
     import_openvino,
     leave_channels_last,
+    split_front,
     split_head,
 )
 from models.engines.signal_stack import kept_signal_stack
@@ -34,16 +36,19 @@ if TYPE_CHECKING:
 # makes room for another, and what finds no room shares a graph for all shapes.
 _KEPT_SHAPES = 2
 _IDLE_CALLS = 12
+# Voxels of a cube that the first layers take at once.
+_FRONT_VOXELS = 1_500_000
 
 
 @dataclass
 class _Compiled:
     """A compiled graph, the requests of each thread (one for all threads for cubes), and the last call that used it;
-    the head that goes with a graph that was cut."""
+    what goes with a graph that was cut: the layers before it, and the head."""
 
     graph: Any
     mine: threading.local | SimpleNamespace
     last: int
+    front: _Front | None = None
     head: _Head | None = None
 
 
@@ -54,7 +59,7 @@ class OpenVinoEngine:
     A beam that is known makes its biases constants, which merge into the convolutions, and a shape that is known
     lets the answer leave in the order it is computed in: together 29% less work than one graph for all (light).
     Tiles of a cube are large and of many shapes: one graph and one request take them in turn, as fast (light3d) and
-    with the memory of one tile.
+    with the memory of one tile; and the first layers, which need most of it, take a few channels at a time.
     """
 
     name = "openvino"
@@ -91,7 +96,7 @@ class OpenVinoEngine:
         given = check_input(arrays, self._inputs)
         named = {one.name: array for one, array in zip(self._inputs, given, strict=True)}
         with self._cube_turn if given[0].ndim == 5 else contextlib.nullcontext():
-            request, head = self._request(given[0].shape, named.get("beam"), spec)
+            request, front, head = self._request(given[0].shape, named.get("beam"), spec)
             if head is None:
                 return [WholeMaps(raw, spec) for raw in self._answer(request, named)]
             grid = tuple(side // step for side, step in zip(given[0].shape[2:], spec.stride, strict=True))
@@ -100,12 +105,12 @@ class OpenVinoEngine:
             features = np.empty((len(given[0]), *layout), np.float32)
             for number, array in enumerate((presence, features)):
                 request.set_output_tensor(number, import_openvino().Tensor(array, shared_memory=True))
-            request.infer({self._inputs[0].name: given[0]}, share_inputs=True)
+            request.infer([given[0] if front is None else front(given[0])], share_inputs=True)
         features = np.moveaxis(features, 1, -1) if spec.ndim == 3 else features
         return [LateMaps(one, other, head, spec) for one, other in zip(presence, features, strict=True)]
 
     def _infer(self, given: dict[str, np.ndarray]) -> np.ndarray:
-        request, _ = self._request(given[self._inputs[0].name].shape, given.get("beam"))
+        request, *_ = self._request(given[self._inputs[0].name].shape, given.get("beam"))
         return self._answer(request, given)
 
     @staticmethod
@@ -126,10 +131,11 @@ class OpenVinoEngine:
 
     def _request(
         self, shape: tuple[int, ...], beam: np.ndarray | None, spec: HeadSpec | None = None
-    ) -> tuple[Any, _Head | None]:
+    ) -> tuple[Any, _Front | None, _Head | None]:
         """This thread's request of the graph for a shape and, where the network asks for one, a beam.
 
-        With ``spec`` of the graph that leaves its head for later, where it can be cut, and that head.
+        With ``spec`` of the graph that leaves its head for later, where it can be cut, and that head; of cubes also
+        without the first layers, and those.
         """
         known = beam[:1] if beam is not None and (beam == beam[0]).all() else None
         seen = None if known is None else known.tobytes()
@@ -145,31 +151,36 @@ class OpenVinoEngine:
                     key = (None, seen, spec)
             if key not in self._compiled:
                 mine = SimpleNamespace() if len(shape) == 5 else threading.local()
-                graph, head = self._compile(key[0], known, spec)
-                self._compiled[key] = _Compiled(graph, mine, 0, head)
+                graph, front, head = self._compile(key[0], known, spec)
+                self._compiled[key] = _Compiled(graph, mine, 0, front, head)
             compiled = self._compiled[key]
             compiled.last = self._calls
         if not hasattr(compiled.mine, "request"):
             compiled.mine.request = compiled.graph.create_infer_request()
-        return compiled.mine.request, compiled.head
+        return compiled.mine.request, compiled.front, compiled.head
 
     def _compile(
         self, shape: tuple[int, ...] | None, beam: np.ndarray | None, spec: HeadSpec | None
-    ) -> tuple[Any, _Head | None]:
+    ) -> tuple[Any, _Front | None, _Head | None]:
         # An ONNX is another engine's, whose numbers are to be shown.
         low = self.graph.suffix != ".onnx"
         graph, parts = self._read(beam), None
         if spec is not None:
             parts = split_head(graph, self._read(beam), spec)
+        front = None
         if parts is not None:
             graph = parts[0]
+            cut = split_front(graph) if spec is not None and spec.ndim == 3 else None
+            if cut is not None:
+                first, graph, layout = cut
+                front = _Front(compile_graph(first, precision=self.precision, threads=self.threads, low=low), layout)
         elif shape is not None:
             leave_channels_last(graph)
         if shape is not None:
             fix_shape(graph, shape)
         compiled = compile_graph(graph, precision=self.precision, threads=self.threads, low=low)
         head = None if parts is None else _Head(parts[1], self.precision, low)
-        return compiled, head
+        return compiled, front, head
 
     def _read(self, beam: np.ndarray | None) -> Any:
         graph = import_openvino().Core().read_model(str(self.graph))
@@ -180,6 +191,35 @@ class OpenVinoEngine:
     def close(self) -> None:
         """See `models.engines.base.Engine`."""
         self._compiled.clear()
+
+
+class _Front:
+    """The first layers of a network for cubes, `_FRONT_VOXELS` voxels at a time: for one caller in turn."""
+
+    def __init__(self, graph: Any, layout: FrontLayout):
+        self._request, self._layout = graph.create_infer_request(), layout
+
+    def __call__(self, snr: np.ndarray) -> np.ndarray:
+        """Cells (B, width, C / stride, ...) of cubes (B, 1, C, H, W)."""
+        stride, reach = self._layout.stride, self._layout.reach
+        count, channels = snr.shape[2] // stride, snr.shape[2]
+        parts = -(-snr[0, 0].size // _FRONT_VOXELS)
+        # All parts are of one length, for which the graph is made ready once: the last overlaps with the one before.
+        length = -(-count // min(parts, count))
+        answer = None
+        for number, cube in enumerate(snr):
+            for begin in range(0, count, length):
+                begin = min(begin, count - length)
+                first, last = begin * stride - reach, (begin + length) * stride + reach
+                rows = cube[:, max(first, 0) : min(last, channels)]
+                if first < 0 or last > channels:
+                    rows = np.pad(rows, ((0, 0), (max(-first, 0), max(last - channels, 0)), (0, 0), (0, 0)))
+                self._request.infer([rows[None]], share_inputs=True)
+                cells = self._request.get_output_tensor(0).data
+                if answer is None:
+                    answer = np.empty((len(snr), self._layout.width, count, *cells.shape[3:]), np.float32)
+                answer[number, :, begin : begin + length] = cells[0]
+        return answer
 
 
 class _Head:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 # Cells that a head takes at once: few enough to cost nothing where there are few.
 HEAD_CELLS = 512
+# What may be done to the data before the first layer of a front, and between its layers.
+_PER_VOXEL = ("Abs", "Add", "Subtract", "Multiply", "Divide", "Concat", "Convert", "FakeQuantize", "Relu")
 
 
 def import_openvino() -> ModuleType:
@@ -94,6 +97,98 @@ def split_head(graph: Any, again: Any, spec: HeadSpec) -> tuple[Any, Any] | None
     given = ops.parameter([HEAD_CELLS, width, *ones], np.float32, name="features")
     places_again[1].input(0).replace_source_output(given.output(0))
     return body, import_openvino().Model(again.get_results(), [given], "head")
+
+
+@dataclass(frozen=True)
+class FrontLayout:
+    """How the layers before a cut see the first axis of the data: cells of ``stride`` rows, and ``reach`` rows more at
+    either end."""
+
+    stride: int
+    reach: int
+    width: int
+
+
+def split_front(graph: Any) -> tuple[Any, Any, FrontLayout] | None:
+    """Cut a detector's graph behind the layers that only gather the data into cells.
+
+    They make several numbers of each one given, and need more memory than all that follow, but look no farther than
+    ``reach`` rows: they can be run on a few rows at a time.
+
+    Parameters
+    ----------
+    graph : openvino.Model
+        Its beam is known. It is used up.
+
+    Returns
+    -------
+    front, rest : openvino.Model or None
+        ``front(rows)`` answers (B, width, cells, ...) for (B, 1, reach + cells * stride + reach, ...), rows beyond the
+        data given as 0; ``rest`` takes that of all rows and answers as the graph did. None where the graph does not
+        begin with a convolution that overlaps by ``reach``, and others that do not overlap.
+    layout : FrontLayout
+    """
+    ops = import_openvino().opset13
+    layers, end = _front_layers(graph)
+    if not layers:
+        return None
+    first = layers[0]
+    axes = [_first_axis(layer) for layer in layers]
+    if any(one is None for one in axes):
+        return None
+    (kernel, step, reach), *steps = axes
+    if kernel != step + 2 * reach or any(size != by or pad for size, by, pad in steps):
+        return None
+    layout = FrontLayout(
+        int(np.prod([step, *(by for _, by, _ in steps)])), reach, end.get_output_partial_shape(0)[1].get_length()
+    )
+    sides = [-1] * (end.get_output_partial_shape(0).rank.get_length() - 2)
+    joint = ops.parameter(import_openvino().PartialShape([-1, layout.width, *sides]), np.float32, "cells")
+    for target in list(end.output(0).get_target_inputs()):
+        target.replace_source_output(joint.output(0))
+    rest = import_openvino().Model(graph.get_results(), [joint], "rest")
+    told = first.get_attributes()
+    begins, ends = ([0, *told[name][1:]] for name in ("pads_begin", "pads_end"))
+    unpadded = ops.convolution(
+        first.input_value(0), first.input_value(1), told["strides"], begins, ends, told["dilations"]
+    )
+    for target in list(first.output(0).get_target_inputs()):
+        target.replace_source_output(unpadded.output(0))
+    return import_openvino().Model([ops.result(end.output(0))], graph.get_parameters(), "front"), rest, layout
+
+
+def _front_layers(graph: Any) -> tuple[list[Any], Any]:
+    """The convolutions in a row that a graph begins with, after what is done to each number alone, and the last node before its ways part."""
+    node, found = _first_convolution(graph), []
+    while node is not None:
+        if node.get_type_name() == "Convolution":
+            found.append(node)
+        users = [port.get_node() for port in node.output(0).get_target_inputs()]
+        if len(users) != 1 or users[0].get_type_name() not in ("Convolution", *_PER_VOXEL):
+            break
+        node = users[0]
+    return found, node
+
+
+def _first_convolution(graph: Any) -> Any | None:
+    reached = {graph.inputs[0].get_node().get_friendly_name()}
+    for node in graph.get_ordered_ops():
+        if any(value.get_node().get_friendly_name() in reached for value in node.input_values()):
+            if node.get_type_name() == "Convolution":
+                return node
+            if node.get_type_name() not in _PER_VOXEL:
+                return None
+            reached.add(node.get_friendly_name())
+    return None
+
+
+def _first_axis(layer: Any) -> tuple[int, int, int] | None:
+    """Kernel, stride and padding of a convolution along the first axis of the data; None for one of any other kind."""
+    told = layer.get_attributes()
+    kernel, before, after = layer.input_value(1).get_shape()[2], told["pads_begin"][0], told["pads_end"][0]
+    if before != after or told["dilations"][0] != 1:
+        return None
+    return kernel, told["strides"][0], before
 
 
 def _channels_last(value: Any) -> Any:

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from models.engines import openvino_engine
 from models.engines.base import EngineSpec, load_engine
 from models.engines.chain import ChainEngine
+from models.engines.openvino_graph import import_openvino, split_front
 from models.registry import get_model
 from models.weights import find_weights
 from models.yolo.candidates import find_candidates
@@ -66,6 +69,33 @@ def test_shipped_weights_find_the_same_either_way(name, precision):
         np.testing.assert_allclose(one.logit, other.logit, atol=1e-3)
         for key, values in other.params.items():
             np.testing.assert_allclose(one.params[key], values, rtol=1e-3, atol=1e-3, err_msg=key)
+
+
+@pytest.mark.parametrize("voxels", [1, 8 * 20 * 24 * 3, 10**9])
+def test_a_cube_goes_through_the_first_layers_in_parts(voxels, monkeypatch):
+    """Of one cell of channels, of three, which do not go into seven, and whole: always the same answer."""
+    monkeypatch.setattr(openvino_engine, "_FRONT_VOXELS", voxels)
+    torch.manual_seed(0)
+    net = get_model("light3d").build().eval()
+    engine = load_engine("openvino", net, threads=1)
+    grid = (7, 5, 6)
+    snr, beam = given(net.head, grid, 2)
+    came, raw = engine.look(net.head, snr, beam), engine(snr, beam)
+    assert [one.front is not None for one in engine._compiled.values()] == [True, False]
+    for maps, whole in zip(came, (WholeMaps(one, net.head) for one in raw), strict=True):
+        limit = 1e-5 * np.abs(raw).max()
+        assert np.abs(maps.presence - whole.presence).max() <= limit
+        assert np.abs(every_vector(maps, net.head, grid) - every_vector(whole, net.head, grid)).max() <= limit
+
+
+@pytest.mark.parametrize("kind", ["kernel", "dilation", "pooling"])
+def test_a_network_that_begins_in_another_way_stays_whole(kind):
+    first = nn.Conv3d(1, 4, 5 if kind == "kernel" else 4, stride=2, padding=1)
+    if kind == "dilation":
+        first = nn.Conv3d(1, 4, 3, stride=2, padding=1, dilation=2)
+    net = nn.Sequential(nn.MaxPool3d(2) if kind == "pooling" else nn.Identity(), first, nn.ReLU(), nn.Conv3d(4, 2, 1))
+    graph = import_openvino().convert_model(net, example_input=torch.zeros(1, 1, 16, 16, 16))
+    assert split_front(graph) is None
 
 
 def test_a_batch_of_several_beams_and_other_engines_are_looked_at_whole():
