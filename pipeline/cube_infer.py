@@ -11,14 +11,9 @@ from pipeline.cube_finders import CubeFinderSpec
 from pipeline.device_cubes import find_cube_on_device
 from pipeline.merge import owned
 from survey_io.cube_snr import read_cube_snr
-from survey_io.tiles import Tile, plan_tiles
+from survey_io.tiles import Tile
 
 Arrays = dict[str, np.ndarray]
-
-# A quarter of the negated cube is searched, in blocks of these sides, but no less and no more than so many voxels.
-NEGATIVE_BLOCK = (512, 128, 128)
-NEGATIVE_SHARE, NEGATIVE_VOXELS = 0.25, (8_000_000, 32_000_000)
-
 
 def find_cube_piece(pixels: Any, noise: Any, finder: CubeFinderSpec, tile: Tile, negative: bool = False) -> Arrays:
     """Candidates whose anchors a tile owns, in cube voxels, and the highest S/N over channels and over rows."""
@@ -45,19 +40,6 @@ def find_cube_piece(pixels: Any, noise: Any, finder: CubeFinderSpec, tile: Tile,
         "blank": np.array(np.isnan(inner).sum()),
     }
 
-
-def negative_cube_tiles(shape: tuple[int, int, int], finder: CubeFinderSpec) -> tuple[list[Tile], float]:
-    """Blocks of the cube for the search of the negated cube, evenly spread, and their share of its volume.
-
-    They depend on the cube's shape only, so that probabilities do not depend on the tiling.
-    """
-    tiles = plan_tiles(shape, tile=NEGATIVE_BLOCK, halo=finder.halo, stride=finder.stride, clip=True)
-    wanted = float(np.clip(NEGATIVE_SHARE * np.prod(shape, dtype=float), *NEGATIVE_VOXELS))
-    each = float(np.prod([min(n, side) for n, side in zip(shape, NEGATIVE_BLOCK, strict=True)]))
-    count = max(1, min(len(tiles), round(wanted / each)))
-    chosen = [tiles[int((i + 0.5) * len(tiles) / count)] for i in range(count)]
-    volume = sum(int(np.prod([s.stop - s.start for s in tile.core])) for tile in chosen)
-    return chosen, volume / float(np.prod(shape))
 
 
 def assemble_maps(

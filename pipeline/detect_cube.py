@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from threadpoolctl import threadpool_limits
 from models.detections import Detections
 from pipeline.cube_catalogue import build_cube_catalogue
 from pipeline.cube_finders import CubeFinderSpec, make_cube_finder, suppress_lines
-from pipeline.cube_infer import assemble_maps, find_cube_piece, measure_cube_piece, negative_cube_tiles, vet_cube_piece
+from pipeline.cube_infer import assemble_maps, find_cube_piece, measure_cube_piece, vet_cube_piece
+from pipeline.cube_tiles import TILE_SIDES, TILE_VOXELS, negative_cube_tiles, plan_cube_tiles
 from pipeline.default_models import DEFAULT_MODELS, resolve_model
 from pipeline.engine_choice import EngineLog
 from pipeline.gaussians import beam_area
@@ -45,17 +45,11 @@ from survey_io import InputError, OptionError, SkysiftError
 from survey_io.cube import Cube, open_cube
 from survey_io.cube_noise import CubeNoise, estimate_cube_noise
 from survey_io.memory import keep_freed_memory
-from survey_io.tiles import Tile, plan_tiles
 
 # Sources measured by one piece of work.
 MEASURE_BATCH = 16
 # Sources whose spectra are looked at by the network for spectra at once.
 VET_BATCH = 64
-# Voxels of a tile with its halo: with the network, its second look and what changing shapes leave unused they take
-# up to 75 bytes each. And the sides (channels, pixels) of one that holds about as many.
-TILE_VOXELS, TILE_SIDES = 40_000_000, (512, 192)
-# No tile is cut shorter than this.
-LEAST_SIDES = (64, 64, 64)
 # Without weights the false detections' odds are known only from the cube's own negative.
 WEIGHTLESS = Calibration(noise_share=1.0, confusion=0.0, shift_width=2.0)
 
@@ -151,7 +145,7 @@ def analyse_cube(
                 passes=options.passes, device=options.device, client=client,
             )  # fmt: skip
         engines = EngineLog()
-        tiles = _plan(cube.shape, finder, options.cube_tile)
+        tiles = plan_cube_tiles(cube.shape, finder, options.cube_tile, TILE_VOXELS // _at_once(client))
         found, maps = _find(cube, noise, finder, tiles, "detect", options, ledger, client, clock, engines)
         blocks, searched = negative_cube_tiles(cube.shape, finder)
         negative, _ = _find(cube, noise, finder, blocks, "negative", options, ledger, client, clock, engines)
@@ -189,32 +183,6 @@ def _noise_stage(ledger: Ledger, client: Any) -> Callable[..., list[Arrays]]:
         return [arrays for _, arrays in ledger.get(f"noise-{stage}")]
 
     return run
-
-
-def _plan(shape: tuple[int, int, int], finder: CubeFinderSpec, sides: tuple[int, int] | None) -> list[Tile]:
-    """Tiles with the sides that were asked for, or those of the least work that memory allows."""
-    tile = (sides[0], sides[1], sides[1]) if sides else _least_work(shape, finder.halo, finder.stride)
-    return plan_tiles(shape, tile=tile, halo=finder.halo, stride=finder.stride, clip=True)
-
-
-def _least_work(shape: tuple[int, ...], halo: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]:
-    """Sides of tiles of at most `TILE_VOXELS` whose halos are the fewest voxels in all."""
-    axes = []
-    for n, h, s, least in zip(shape, halo, stride, LEAST_SIDES, strict=True):
-        # By the number of tiles along the axis: their side, the longest with its halo, and all together. Halos end
-        # at the cube's border.
-        counts = range(1, max(1, n // max(least, h)) + 1)
-        found = {-(-n // count // s) * s: None for count in counts}
-        axes.append([
-            (side, min(n, side + min(-(-n // side) - 1, 2) * h), n + 2 * h * (-(-n // side) - 1)) for side in found
-        ])  # fmt: skip
-    plans = [
-        (np.prod([one[2] for one in plan], dtype=float), *(one[0] for one in plan))
-        for plan in product(*axes)
-        if np.prod([one[1] for one in plan], dtype=float) <= TILE_VOXELS
-    ]
-    smallest = tuple(one[-1][0] for one in axes)
-    return min(plans)[1:] if plans else smallest
 
 
 def _require_beam(cube: Cube) -> None:
@@ -265,15 +233,22 @@ def _find(
 
 @contextlib.contextmanager
 def _few_at_once(client: Any) -> Iterator[Any]:
-    """One tile at a time on one or two cores, two on more: the network takes them in turn and has all the cores.
-
-    While it is at one the next is read, for which two cores have no time to spare; and a tile takes much memory.
-    """
+    """The client, or threads for as many tiles as are worked on at once: the network takes them in turn and has all
+    the cores."""
     if not isinstance(client, Threads):
         yield client
         return
-    with local_workers(Threads, 1 if client.workers <= 2 else 2) as few:
+    with local_workers(Threads, _at_once(client)) as few:
         yield few
+
+
+def _at_once(client: Any) -> int:
+    """Tiles in the memory of one machine: one on one or two cores, two on more.
+
+    While the network is at one the next is read, for which two cores have no time to spare. What the workers of a
+    cluster share is not known; two then.
+    """
+    return 1 if isinstance(client, Threads) and client.workers <= 2 else 2
 
 
 def _lines(found: Detections) -> dict[str, np.ndarray]:

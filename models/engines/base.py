@@ -313,8 +313,10 @@ _loaded: dict[EngineSpec, Engine] = {}
 _lock = threading.Lock()
 
 
-def check_input(arrays: tuple[np.ndarray, ...], inputs: tuple[NetworkInput, ...]) -> list[np.ndarray]:
-    """Contiguous float32 views of an engine's input, or a clear error.
+def check_input(
+    arrays: tuple[np.ndarray, ...], inputs: tuple[NetworkInput, ...], *, contiguous: bool = True
+) -> list[np.ndarray]:
+    """Float32 views of an engine's input, contiguous where that is asked for, or a clear error.
 
     Raises
     ------
@@ -331,7 +333,7 @@ def check_input(arrays: tuple[np.ndarray, ...], inputs: tuple[NetworkInput, ...]
         raise ValueError(
             f"an engine of this network takes {wanted}; got {' and '.join(str(array.shape) for array in arrays)}"
         )
-    return [np.ascontiguousarray(array, dtype=np.float32) for array in arrays]
+    return [(np.ascontiguousarray if contiguous else np.asarray)(array, dtype=np.float32) for array in arrays]
 
 
 def _order(name: str) -> int:

@@ -93,19 +93,21 @@ class OpenVinoEngine:
         *arrays : ndarray
             As for a call.
         """
-        given = check_input(arrays, self._inputs)
+        # A cube that is looked at backwards is not copied whole.
+        given = check_input(arrays, self._inputs, contiguous=False)
         named = {one.name: array for one, array in zip(self._inputs, given, strict=True)}
         with self._cube_turn if given[0].ndim == 5 else contextlib.nullcontext():
             request, front, head = self._request(given[0].shape, named.get("beam"), spec)
             if head is None:
-                return [WholeMaps(raw, spec) for raw in self._answer(request, named)]
+                whole = {name: np.ascontiguousarray(array) for name, array in named.items()}
+                return [WholeMaps(raw, spec) for raw in self._answer(request, whole)]
             grid = tuple(side // step for side, step in zip(given[0].shape[2:], spec.stride, strict=True))
             presence = np.empty((len(given[0]), spec.boxes, *grid), np.float32)
             layout = (head.width, *grid) if spec.ndim == 3 else (*grid, head.width)
             features = np.empty((len(given[0]), *layout), np.float32)
             for number, array in enumerate((presence, features)):
                 request.set_output_tensor(number, import_openvino().Tensor(array, shared_memory=True))
-            request.infer([given[0] if front is None else front(given[0])], share_inputs=True)
+            request.infer([np.ascontiguousarray(given[0]) if front is None else front(given[0])], share_inputs=True)
         features = np.moveaxis(features, 1, -1) if spec.ndim == 3 else features
         return [LateMaps(one, other, head, spec) for one, other in zip(presence, features, strict=True)]
 
@@ -214,7 +216,7 @@ class _Front:
                 rows = cube[:, max(first, 0) : min(last, channels)]
                 if first < 0 or last > channels:
                     rows = np.pad(rows, ((0, 0), (max(-first, 0), max(last - channels, 0)), (0, 0), (0, 0)))
-                self._request.infer([rows[None]], share_inputs=True)
+                self._request.infer([np.ascontiguousarray(rows[None])], share_inputs=True)
                 cells = self._request.get_output_tensor(0).data
                 if answer is None:
                     answer = np.empty((len(snr), self._layout.width, count, *cells.shape[3:]), np.float32)

@@ -158,7 +158,7 @@ def split_front(graph: Any) -> tuple[Any, Any, FrontLayout] | None:
 
 
 def _front_layers(graph: Any) -> tuple[list[Any], Any]:
-    """The convolutions in a row that a graph begins with, after what is done to each number alone, and the last node before its ways part."""
+    """The convolutions in a row that a graph begins with, and the last node before its ways part."""
     node, found = _first_convolution(graph), []
     while node is not None:
         if node.get_type_name() == "Convolution":

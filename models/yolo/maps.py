@@ -131,7 +131,7 @@ def look(
     if passes == 1:
         return first
     back = (slice(None), slice(None), *(slice(None, None, -1),) * spec.ndim)
-    second = _once(engine, spec, np.ascontiguousarray(snr[back]), *others)
+    second = _once(engine, spec, snr[back], *others)
     return [MeanMaps(one, ReflectedMaps(other, spec)) for one, other in zip(first, second, strict=True)]
 
 
