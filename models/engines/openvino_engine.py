@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _KEPT_SHAPES = 2
 _IDLE_CALLS = 12
 # Voxels of a cube that the first layers take at once.
-_FRONT_VOXELS = 1_500_000
+_FRONT_VOXELS = 800_000
 
 
 @dataclass
