@@ -71,6 +71,8 @@ def main() -> None:
     parser.add_argument("--templates", type=Path, help="folder of real galaxies; the held-out ones are used")
     parser.add_argument("--purity", type=float, default=0.9, help="least purity on the tuning seeds")
     parser.add_argument("--models", nargs="+", default=[*shipped, *weightless])
+    parser.add_argument("--precision", default="auto", help="of the networks")
+    parser.add_argument("--passes", type=int, help="looks of the networks at the data")
     given = parser.parse_args()
     model = HiModel(
         shape=tuple(given.shape), first_frequency=1.0e9, density=given.density, rms=given.rms,
@@ -81,7 +83,7 @@ def main() -> None:
     bright = sum(int((truth["snr"] > 5).sum()) for truth in perfect)
     print(f"{'perfect list of S/N above 5':>34}{bright:>9.2f}{bright:>9.2f}{bright:>6}{1:>8.3f}{bright:>7}{1:>7.3f}")
     for name in given.models:
-        tune, test = ([_ours(name, model, seed) for seed in seeds] for seeds in (given.tune, given.test))
+        tune, test = ([_ours(name, model, seed, given) for seed in seeds] for seeds in (given.tune, given.test))
         limit = _limit(tune, given.purity)
         _row(f"{name}, p_real > {limit:g}", model, test, limit)
         if name in shipped:
@@ -110,11 +112,14 @@ def _truth(model: HiModel, seed: int) -> Table:
     return truth_table(model, simulate_hi(model, seed=seed)[1])
 
 
-def _ours(name: str, model: HiModel, seed: int) -> Run:
+def _ours(name: str, model: HiModel, seed: int, given: argparse.Namespace) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         path, truth = _write(model, seed, Path(folder))
         begin = time.perf_counter()
-        table = analyse_cube(open_cube(path), DetectOptions(model=name, threshold=min(THRESHOLDS))).table
+        options = DetectOptions(
+            model=name, threshold=min(THRESHOLDS), precision=given.precision, passes=given.passes
+        )
+        table = analyse_cube(open_cube(path), options).table
         seconds = time.perf_counter() - begin
     columns = sdc2_columns(table)
     rows = np.searchsorted(np.asarray(table["source_id"]), columns["id"])
