@@ -211,7 +211,7 @@ def choose_threshold(
         odds = p[0] + p[1] * x
         return float(np.sum(np.logaddexp(0, odds) - real * odds)) + PRIOR * (p[0] ** 2 + 4 * (p[1] - 1) ** 2)
 
-    constant, slope = minimize(deviance, np.array([0.0, 1.0]), method="Nelder-Mead").x
+    constant, slope = minimize(deviance, np.array([0.0, 1.0]), method="BFGS").x
     mean = float(accuracy.mean()) if len(accuracy) >= LEAST_MATCHES else USUAL_ACCURACY
     logit = (-np.log(mean) - constant) / max(slope, 0.3)
     threshold = float(np.clip(1 / (1 + np.exp(-logit)), *THRESHOLD_RANGE))
