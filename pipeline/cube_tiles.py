@@ -10,8 +10,8 @@ from pipeline.cube_finders import CubeFinderSpec
 from survey_io.tiles import Tile, plan_tiles
 
 # Voxels of all tiles that are in memory at once, with their halos: with the network, its second look and what changing
-# shapes leave unused they take up to 40 bytes each. And the sides (channels, pixels) of a tile of about half as many.
-TILE_VOXELS, TILE_SIDES = 80_000_000, (512, 192)
+# shapes leave unused they take up to 45 bytes each. And the sides (channels, pixels) of a tile of about half as many.
+TILE_VOXELS, TILE_SIDES = 70_000_000, (512, 192)
 # No tile is cut shorter than this.
 LEAST_SIDES = (64, 64, 64)
 # A quarter of the negated cube is searched, in blocks of these sides, but no less and no more than so many voxels.
