@@ -128,7 +128,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
                 said += made.prefect(line)
         named = (ROOT / "deploy" / "prefect.yaml").read_text(encoding="utf-8").count("\n  - name: ")
         assert said.count("successfully created") == named and said.count("Created automation") == 1
-    # As the run-book says: the server may have missed one of several automations that were made at once.
+    # As the run-book says: a busy server was seen not to act on automations made together, until it starts again.
     with running(start, folder, patient) as log:
         wait_for(answers, log)
         yield made
