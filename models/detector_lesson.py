@@ -12,6 +12,7 @@ from models.cube_loader import CubeFields
 from models.fields import Batch
 from models.loader import SkyFields
 from models.precision import as_layout, autocast
+from models.rounding import CHANGE, Rounding, decision_change
 from models.yolo.head import HeadSpec
 from models.yolo.loss import LossWeights, yolo_loss
 
@@ -28,6 +29,8 @@ class DetectorLesson:
 
     def __init__(self, head: HeadSpec, options: TrainOptions):
         self.head, self.options = head, options
+        # Set where the network is trained for 8 bits.
+        self.rounding: Rounding | None = None
 
     def batches(self, *, seed: int, first: int = 0, every: int = 1) -> SkyFields | CubeFields:
         """See `models.training.Lesson`."""
@@ -42,7 +45,7 @@ class DetectorLesson:
         self, net: nn.Module, batch: Batch, device: torch.device, precision: str
     ) -> tuple[Tensor, dict[str, float]]:
         """See `models.training.Lesson`."""
-        return batch_loss(net, batch, device, precision)
+        return batch_loss(net, batch, device, precision, rounding=self.rounding)
 
     def draw(self, net: nn.Module, batch: Batch, path: Path) -> None:
         """See `models.training.Lesson`."""
@@ -59,15 +62,31 @@ def make_fields(
     return SkyFields(head, size=options.size, **common)
 
 
-def batch_loss(net: nn.Module, batch: tuple, device: torch.device, precision: str) -> tuple[Tensor, dict[str, float]]:
-    """Forward pass and loss of one batch on a device."""
+def batch_loss(
+    net: nn.Module, batch: tuple, device: torch.device, precision: str, *, rounding: Rounding | None = None
+) -> tuple[Tensor, dict[str, float]]:
+    """Forward pass and loss of one batch on a device.
+
+    Trained for 8 bits, a network is to be good with rounding and without, and to decide the same: the loss is the mean
+    of both and a term of what the rounding changes, whose root mean square is told as "rounding".
+    """
     snr, beam, assigned, targets = batch
-    snr = as_layout(snr.to(device, non_blocking=True), net)
-    with autocast(device, precision):
-        raw = net(snr, beam.to(device))
+    snr, beam, assigned = as_layout(snr.to(device, non_blocking=True), net), beam.to(device), assigned.to(device)
     targets = {name: value.to(device) for name, value in targets.items()}
     weights = CUBE_WEIGHTS if net.head.ndim == 3 else None
-    return yolo_loss(raw, assigned.to(device), targets, net.head, weights=weights)
+
+    def answer() -> tuple[Tensor, Tensor, dict[str, float]]:
+        with autocast(device, precision):
+            raw = net(snr, beam)
+        return raw, *yolo_loss(raw, assigned, targets, net.head, weights=weights)
+
+    raw, loss, parts = answer()
+    if rounding is None:
+        return loss, parts
+    with rounding.off():
+        exact, exact_loss, _ = answer()
+    change = decision_change(exact, raw, net.head)
+    return (loss + exact_loss) / 2 + CHANGE * change, parts | {"rounding": float(change.detach()) ** 0.5}
 
 
 @torch.no_grad()

@@ -28,6 +28,10 @@ class TrainOptions(BaseModel):
     freeze: list[str] = Field(
         default_factory=list, description="patterns (stem.*) of layers that keep their weights and BatchNorm statistics"
     )
+    eight_bits: list[str] = Field(
+        default_factory=list,
+        description="patterns of layers whose inputs and weights are rounded as a graph of 8 bits will round them",
+    )
     layer_rates: dict[str, float] = Field(
         default_factory=dict, description="pattern of layers: factor of their learning rate; the first that fits counts"
     )

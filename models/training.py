@@ -35,12 +35,14 @@ from models.checkpoints import (
 )
 from models.compiling import compile_network
 from models.cost import EnergyMeter, macs_per_example
+from models.detector_lesson import DetectorLesson
 from models.distributed import Processes, choose_device, joined, launch, launched
 from models.lessons.base import Lesson, make_lesson
 from models.moving_average import MovingAverage
 from models.optimisers import freeze_layers, make_optimiser, set_rate
 from models.precision import check_precision, make_scaler, memory_format
 from models.registry import get_model
+from models.rounding import Rounding
 from models.schedules import rate_factor
 from models.streams import make_loader
 from models.train_log import TrainLog
@@ -136,6 +138,9 @@ class Training:
         if options.freeze:
             report(f"freeze {', '.join(options.freeze)}: {freeze_layers(net, options.freeze):,} weights are kept")
         self.lesson = make_lesson(net, options)
+        self.rounding = Rounding(net, options.eight_bits) if options.eight_bits else None
+        if self.rounding and isinstance(self.lesson, DetectorLesson):
+            self.lesson.rounding = self.rounding
         form = memory_format(entry.ndim, channels_last=options.channels_last)
         self.net = net.to(self.device, memory_format=form)
         processes.share(self.net)
@@ -187,6 +192,8 @@ class Training:
         if before not in (None, now):
             self.report(f"resumed with {now} processes that make batches, was {before}: pools of skies begin anew")
         self.running, self.cost = state.get("running", {}), state.get("cost", {})
+        if self.rounding:
+            self.rounding.ranges = state.get("ranges", {})
         if "scaler" in state and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
 
@@ -322,6 +329,8 @@ class Training:
             "model_options": self.net.options, "taken": self.taken, "running": self.running, "cost": self.cost,
             "random": randoms, "makers": self._makers(),
         }  # fmt: skip
+        if self.rounding:
+            state["ranges"] = self.rounding.ranges
         if self.scaler.is_enabled():
             state["scaler"] = self.scaler.state_dict()
         best = self.folder / "best.pt"
