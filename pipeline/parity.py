@@ -82,7 +82,7 @@ def count_partners(first: np.ndarray, second: np.ndarray, within: np.ndarray | f
 
 def measure_gates(
     model: str, runs: Sequence[Run], *, share: float = 1.0, data: Path | None = None,
-    report: Callable[[str], None] = print, names: Sequence[Run] | None = None,
+    report: Callable[[str], None] = print, names: Sequence[Run] | None = None, device: str = "cpu",
 ) -> list[Gate]:  # fmt: skip
     """Compare the catalogues of some precisions with that of float32.
 
@@ -99,6 +99,8 @@ def measure_gates(
         Receives a line per sky.
     names : sequence of (engine, precision), optional
         What the gates are of, where another engine runs it here.
+    device : str
+        "cpu" or "cuda:0", for float32 too.
 
     Returns
     -------
@@ -121,21 +123,21 @@ def measure_gates(
         raise NoSky(error.message) from error
     _forget_finders()
     try:
-        tally = _KINDS[entry.kind, entry.ndim](model, [("auto", EXACT), *runs], share, data, report)
+        tally = _KINDS[entry.kind, entry.ndim](model, [("auto", EXACT), *runs], share, data, report, device)
     finally:
         # Nor may what was only tried here serve a later search.
         _forget_finders()
     samples = sample_inputs(module, batches=2, seed=SEED, data=data)
-    exact = _answers(model, ("auto", EXACT), samples)
+    exact = _answers(model, ("auto", EXACT), samples, device)
     gates = []
     for i, (run, name) in enumerate(zip(runs, names or runs, strict=True), 1):
-        came = _answers(model, run, samples)
+        came = _answers(model, run, samples, device)
         gates.append(
             Gate(
                 *name, int(tally.rows[0]), int(tally.lost[i]), int(tally.gained[i]), tally.name,
                 round(float(tally.score[0]), 4), round(float(tally.score[i]), 4),
                 round(max(_difference(a, b) for a, b in zip(exact, came, strict=True)), 6), tally.sky,
-                graph_hash(model, *run), measure_speed(model, module, run),
+                graph_hash(model, *run), measure_speed(model, module, run, device),
             )
         )  # fmt: skip
         report(f"{model}, {' '.join(name)}: {gates[-1].line}")
@@ -152,51 +154,62 @@ def _forget_finders() -> None:
     forget_engines()
 
 
-def _answers(model: str, run: Run, samples: Sequence[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
-    engine = _load(model, run)
+def _answers(model: str, run: Run, samples: Sequence[tuple[np.ndarray, ...]], device: str) -> list[np.ndarray]:
+    engine = _load(model, run, device)
     try:
         return [engine(*given).copy() for given in samples]
     finally:
         engine.close()
 
 
-def _load(model: str, run: Run, *, threads: int = 2) -> Any:
+def _load(model: str, run: Run, device: str, *, threads: int = 2) -> Any:
     from models.weights import load_weights
 
     module, _ = load_weights(model)
-    return load_engine(run[0], module, precision=run[1], threads=threads, weights=model)
+    name = "torch" if run[0] == "auto" and device != "cpu" else run[0]
+    return load_engine(name, module, precision=run[1], threads=threads, device=device, weights=model)
 
 
 def _difference(exact: np.ndarray, came: np.ndarray) -> float:
     return float(np.abs(came - exact).max() / np.abs(exact).max())
 
 
-def measure_speed(model: str, module: Any, run: Run) -> dict[str, Any]:
-    """Speed of the network alone on one core of this machine, in float32 and in a precision: the best of turns.
+def measure_speed(model: str, module: Any, run: Run, device: str = "cpu") -> dict[str, Any]:
+    """Speed of the network alone, in float32 and in a precision: the best of turns.
 
-    By the processor's time and not the wall's: neighbours do not count.
+    On one core of this machine by the processor's time and not the wall's, so that neighbours do not count; on a GPU
+    from memory to memory, by the wall's.
     """
     from models.signature import random_input
 
     head = getattr(module, "head", None)
     cells = {1: 1024, 2: 320, 3: (32, 32, 32)}[head.ndim] if head is not None else 1
     given = random_input(module, batch=1 if head is not None and head.ndim > 1 else 32, cells=cells)
-    engines = [_load(model, one, threads=1) for one in (("auto", EXACT), run)]
+    engines = [_load(model, one, device, threads=1) for one in (("auto", EXACT), run)]
+    clock, place = (time.process_time, processor_name()) if device == "cpu" else (time.perf_counter, _card(device))
     best = [np.inf, np.inf]
     start = time.perf_counter()
     while time.perf_counter() - start < 2 * SPEED_SECONDS or np.inf in best:
         for i, engine in enumerate(engines):
-            began = time.process_time()
+            began = clock()
             engine(*given)
-            best[i] = min(best[i], time.process_time() - began)
+            best[i] = min(best[i], clock() - began)
     for engine in engines:
         engine.close()
     unit = "Melement" if head is None else {1: "Mchannel", 2: "Mpix", 3: "Mvoxel"}[head.ndim]
     f32, here = (round(given[0].size / 1e6 / seconds, 3) for seconds in best)
-    return {"unit": f"{unit}/s", "f32": f32, "here": here, "processor": processor_name()}
+    return {"unit": f"{unit}/s", "f32": f32, "here": here, "processor": place}
 
 
-def _images(model: str, runs: Sequence[Run], share: float, data: Path | None, report: Callable[[str], None]) -> Tally:
+def _card(device: str) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device)
+
+
+def _images(
+    model: str, runs: Sequence[Run], share: float, data: Path | None, report: Callable[[str], None], device: str
+) -> Tally:
     from pipeline.calibrate import SDC1_FREQUENCY, held_out_sky
     from pipeline.detect import analyse
     from pipeline.scorers.sdc1 import score_sdc1
@@ -211,7 +224,7 @@ def _images(model: str, runs: Sequence[Run], share: float, data: Path | None, re
         for number in range(count):
             sim, _, beam = held_out_sky(number, rng, size=SKY_SIDE, seed=SEED)
             observation = open_image(write_simulation(sim, Path(folder))["image"])
-            tables = [analyse(observation, _options(model, run)).table for run in runs]
+            tables = [analyse(observation, _options(model, run, device)).table for run in runs]
             truth = as_sdc1(sim.truth)
             scores = [
                 score_sdc1(as_sdc1(table), truth, frequency=SDC1_FREQUENCY).value if len(table) else 0.0
@@ -222,7 +235,9 @@ def _images(model: str, runs: Sequence[Run], share: float, data: Path | None, re
     return tally
 
 
-def _cubes(model: str, runs: Sequence[Run], share: float, data: Path | None, report: Callable[[str], None]) -> Tally:
+def _cubes(
+    model: str, runs: Sequence[Run], share: float, data: Path | None, report: Callable[[str], None], device: str
+) -> Tally:
     from dataclasses import replace
 
     from pipeline.calibrate_cube import held_out_model
@@ -242,7 +257,7 @@ def _cubes(model: str, runs: Sequence[Run], share: float, data: Path | None, rep
             cube, galaxies = simulate_hi(drawn, seed=SEED + number)
             truth = truth_table(drawn, galaxies)
             opened = open_cube(write_hi(drawn, cube, galaxies, Path(folder))["cube"])
-            tables = [analyse_cube(opened, _options(model, run)).table for run in runs]
+            tables = [analyse_cube(opened, _options(model, run, device)).table for run in runs]
             scores = [score_sdc2(sdc2_columns(table), truth).score if len(table) else 0.0 for table in tables]
             unit = np.array([SAME_CHANNELS, *[SAME_BEAMS * drawn.beam_px] * 2])
             tally.add([_places(table, "zyx") / unit for table in tables], scores)
@@ -250,15 +265,17 @@ def _cubes(model: str, runs: Sequence[Run], share: float, data: Path | None, rep
     return tally
 
 
-def _options(model: str, run: Run) -> DetectOptions:
-    return DetectOptions(model=model, engine=run[0], precision=run[1])
+def _options(model: str, run: Run, device: str) -> DetectOptions:
+    return DetectOptions(model=model, engine=run[0], precision=run[1], device=device)
 
 
 def _places(table: Any, axes: str) -> np.ndarray:
     return np.stack([np.asarray(table[axis], float) for axis in axes], axis=1)
 
 
-def _spectra(model: str, runs: Sequence[Run], share: float, data: Path | None, report: Callable[[str], None]) -> Tally:
+def _spectra(
+    model: str, runs: Sequence[Run], share: float, data: Path | None, report: Callable[[str], None], device: str
+) -> Tally:
     from pipeline.calibrate_lines import WANTED_SNR, draw_spectra, probabilities, search_drawn
     from pipeline.reliability import Calibration
     from pipeline.scorers.lines import score_lines
@@ -288,7 +305,9 @@ def _spectra(model: str, runs: Sequence[Run], share: float, data: Path | None, r
     return tally
 
 
-def _classes(model: str, runs: Sequence[Run], share: float, data: Path | None, report: Callable[[str], None]) -> Tally:
+def _classes(
+    model: str, runs: Sequence[Run], share: float, data: Path | None, report: Callable[[str], None], device: str
+) -> Tally:
     from models.answers import AnswerCalibration
     from models.weights import load_weights
     from pipeline.calibrate_classifier import score_answers
@@ -303,7 +322,7 @@ def _classes(model: str, runs: Sequence[Run], share: float, data: Path | None, r
     tally = Tally.empty(len(runs), name, f"{len(inputs[0])} examples of the test part")
     said = []
     for run in runs:
-        engine = _load(model, run)
+        engine = _load(model, run, device)
         raw = np.concatenate([engine(*(one[i : i + 32] for one in inputs)) for i in range(0, len(inputs[0]), 32)])
         engine.close()
         probability = calibration.probability(raw, answers)

@@ -3,12 +3,13 @@
     python tests/benchmarks/bench_precision.py                              every network with a simulated sky
     python tests/benchmarks/bench_precision.py --models light --runs "openvino int8" "torch bf16"
     python tests/benchmarks/bench_precision.py --models stellar --data FOLDER
+    python tests/benchmarks/bench_precision.py --models light light3d --runs "torch fp16" --device cuda:0
     python tests/benchmarks/bench_precision.py --models light lines --ship  also writes the records beside the weights
 
 Each catalogue is compared with float32's on the same simulated sky, which nothing was trained, calibrated or quantised
 on (`pipeline.parity`). A missing int8 graph is made first, with NNCF. Speed is that of the network on one core, by the
-processor's time. ``--ship`` is for those who release weights: the records, and the int8 graphs that passed, go to
-where the package looks for them.
+processor's time, or of a GPU from memory to memory. ``--ship`` is for those who release weights: the records, and the
+int8 graphs that passed, go to where the package looks for them.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--runs", nargs="+", default=list(RUNS), metavar="'ENGINE PRECISION'")
     parser.add_argument("--sky", type=float, default=1.0, help="share of the held-out sky")
     parser.add_argument("--data", type=Path, help="of networks whose sky is not simulated")
+    parser.add_argument("--device", default="cpu", help="cuda:0 for runs such as 'torch fp16'")
     parser.add_argument("--anew", action="store_true", help="quantise again")
     parser.add_argument("--layers", type=int, nargs="+", help="products to quantise, not those measured")
     parser.add_argument("--ship", action="store_true", help="write records and graphs beside the shipped weights")
@@ -52,7 +54,7 @@ def main() -> None:
         start = time.perf_counter()
         try:
             runs = [run for run in map(_run, given.runs) if run[1] != "int8" or _quantise(model, given)]
-            gates = measure_gates(model, runs, share=given.sky, data=given.data, report=_tell)
+            gates = measure_gates(model, runs, share=given.sky, data=given.data, report=_tell, device=given.device)
         except NoSky as error:
             _tell(f"{model}: {error.message}")
             continue

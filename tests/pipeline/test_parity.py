@@ -120,3 +120,13 @@ def test_there_is_no_sky_for_photographs(tmp_path):
     with pytest.raises(NoSky, match="lesson 'images': give --data FOLDER") as caught:
         measure_gates(str(weights), [("torch", "f32")])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU and torch with CUDA")
+def test_fp16_on_a_gpu_is_compared_with_f32_there():
+    (gate,) = measure_gates("light@shipped", [("torch", "fp16")], share=1 / 8, device="cuda:0", report=lambda _: None)
+    assert (gate.engine, gate.precision) == ("torch", "fp16") and gate.rows > 300
+    assert gate.changed_rows < 0.02 and 0 < gate.largest_difference < 0.02
+    assert gate.speed["processor"] == torch.cuda.get_device_name("cuda:0")
+    assert min(gate.speed["f32"], gate.speed["here"]) > 0
