@@ -217,7 +217,7 @@ def read_card(name_or_path: str | os.PathLike[str]) -> Card:
     return replace(_card_from(_read_metadata(path).get(_METADATA_KEY), path), sha256=file_sha256(path))
 
 
-def save_weights(module: nn.Module, card: Card, path: str | os.PathLike[str]) -> Card:
+def save_weights(module: nn.Module, card: Card, path: str | os.PathLike[str], *, half: bool = False) -> Card:
     """Write a network's weights and the card beside them.
 
     Both files are replaced in one step each, so that a reader never sees half of one.
@@ -225,11 +225,13 @@ def save_weights(module: nn.Module, card: Card, path: str | os.PathLike[str]) ->
     Parameters
     ----------
     module : nn.Module
-        Its weights are written in float32.
+        Its weights are written in float32, in which they are loaded.
     card : Card
         Its ``model`` and ``options`` must rebuild the network.
     path : path
         Ends in .safetensors; the card goes to the same name with .json.
+    half : bool
+        Written in float16 instead, half the size; they must have been rounded so before anything was measured.
 
     Returns
     -------
@@ -239,7 +241,7 @@ def save_weights(module: nn.Module, card: Card, path: str | os.PathLike[str]) ->
     Raises
     ------
     OptionError
-        For a path with another ending.
+        For a path with another ending, and for weights that float16 would change.
     OutputError
         When a file cannot be written.
     """
@@ -252,7 +254,12 @@ def save_weights(module: nn.Module, card: Card, path: str | os.PathLike[str]) ->
     tensors = {}
     for name, tensor in module.state_dict().items():
         tensor = tensor.detach().cpu()
-        tensors[name] = (tensor.float() if tensor.is_floating_point() else tensor).contiguous().clone()
+        if tensor.is_floating_point():
+            exact = tensor.float()
+            tensor = exact.half() if half else exact
+            if half and not exact.equal(tensor.float()):
+                raise OptionError(f"{path}: float16 would change {name!r}: round the weights, and measure them again")
+        tensors[name] = tensor.contiguous().clone()
     data = save(tensors, metadata={_METADATA_KEY: _to_json(card)})
     card = replace(card, sha256=hashlib.sha256(data).hexdigest())
     try:

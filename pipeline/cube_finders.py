@@ -91,15 +91,17 @@ class CubeFinderSpec:
         """Load the network into this process, once for all pieces that it will work on."""
         _load(self, own_device(self.devices))
 
-    def find(self, snr: np.ndarray) -> Detections:
+    def find(self, snr: np.ndarray, *, whole: bool = False) -> Detections:
         """Detections of one window, in window pixels.
 
         Parameters
         ----------
         snr : ndarray of float32, shape (C, H, W)
             S/N with NaN where blank.
+        whole : bool
+            It is known that nothing is blank.
         """
-        return _load(self, own_device(self.devices)).find(snr)
+        return _load(self, own_device(self.devices)).find(snr, whole=whole)
 
 
 class FilterFinder:
@@ -111,7 +113,7 @@ class FilterFinder:
         self.detector = get_model(spec.model).build()
         self.spec = spec
 
-    def find(self, snr: np.ndarray) -> Detections:
+    def find(self, snr: np.ndarray, *, whole: bool = False) -> Detections:
         d = self.detector.find(snr, self.spec.beam_px, self.spec.scale_rms)
         centre = np.stack([d["z"], d["y"], d["x"]], -1).astype(float)
         score = np.clip(d["score"], 1e-9, 1 - 1e-9)
@@ -146,12 +148,12 @@ class NetworkCubeFinder:
                 self._on_device = engine, DeviceCubes(self.spec, engine)
             return self._on_device[1]
 
-    def find(self, snr: np.ndarray) -> Detections:
+    def find(self, snr: np.ndarray, *, whole: bool = False) -> Detections:
         from models.yolo.candidates import find_candidates
         from models.yolo.maps import look
         from pipeline.cube_bright import find_bright, trust_bright_lines
 
-        image = without_blanks(snr, self.head.stride)[None, None]
+        image = without_blanks(snr, self.head.stride, whole=whole)[None, None]
         maps = look(self.engine, image, self.vector, spec=self.head, passes=self.spec.passes)[0]
         low = math.log(MIN_PROBABILITY / (1 - MIN_PROBABILITY))
         found = find_candidates(maps, self.head, beam_px=self.spec.beam_px, min_logit=low)
@@ -163,9 +165,10 @@ class NetworkCubeFinder:
         return Detections.concatenate([found, bright])
 
 
-def without_blanks(snr: np.ndarray, stride: tuple[int, ...]) -> np.ndarray:
+def without_blanks(snr: np.ndarray, stride: tuple[int, ...], *, whole: bool = False) -> np.ndarray:
     """Blanks as 0, with sides that are multiples of a network's stride; the same array where it is so already."""
-    if not any(n % s for n, s in zip(snr.shape, stride, strict=True)) and np.isfinite(snr.sum()):
+    fits = not any(n % s for n, s in zip(snr.shape, stride, strict=True))
+    if fits and (whole or np.isfinite(snr.sum())):
         return snr
     whole = np.zeros([-(-n // s) * s for n, s in zip(snr.shape, stride, strict=True)], np.float32)
     np.copyto(whole[tuple(slice(0, n) for n in snr.shape)], snr, where=np.isfinite(snr))

@@ -23,23 +23,33 @@ def find_cube_piece(pixels: Any, noise: Any, finder: CubeFinderSpec, tile: Tile,
     snr = read_cube_snr(pixels, noise, tile.full, threads=finder.threads)
     if negative:
         np.negative(snr, out=snr)
-    if np.isnan(snr).all():
+    # One sum tells whether there are blanks to be looked for.
+    whole = bool(np.isfinite(snr.sum()))
+    if not whole and np.isnan(snr).all():
         found = Detections.empty(3)
     else:
-        found = owned(finder.find(snr).shifted(tile.origin), tile.core)
-    core = tuple(
-        slice(c.start - f.start, c.stop - f.start) for c, f in zip(tile.core, tile.full, strict=True)
-    )
-    inner = snr[core]
-    # fmax passes over blanks.
-    highest = {"sky": np.fmax.reduce(inner, axis=0), "position_velocity": np.fmax.reduce(inner, axis=1)}
+        found = owned(finder.find(snr, whole=whole).shifted(tile.origin), tile.core)
+    inner = snr[tuple(slice(c.start - f.start, c.stop - f.start) for c, f in zip(tile.core, tile.full, strict=True))]
+    sky, velocity = _highest(inner, whole)
+    maps = {"sky": sky, "position_velocity": velocity}
     return {
         **found.to_arrays(),
         **finder.told(),
-        **{name: np.where(np.isnan(map_), -np.inf, map_).astype(np.float16) for name, map_ in highest.items()},
-        "blank": np.array(np.isnan(inner).sum()),
+        **{name: np.where(np.isnan(map_), -np.inf, map_).astype(np.float16) for name, map_ in maps.items()},
+        "blank": np.array(0 if whole else np.isnan(inner).sum()),
     }
 
+
+def _highest(snr: np.ndarray, whole: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Highest values over channels and over rows, NaN where all are, in one way through the data."""
+    # fmax passes over blanks.
+    highest = np.maximum if whole else np.fmax
+    sky = snr[0].copy()
+    velocity = np.empty((len(snr), snr.shape[2]), snr.dtype)
+    for plane, row in zip(snr, velocity, strict=True):
+        highest(sky, plane, out=sky)
+        highest.reduce(plane, axis=0, out=row)
+    return sky, velocity
 
 
 def assemble_maps(

@@ -55,6 +55,20 @@ def test_half_precision_weights_are_written_in_single(saved, tmp_path):
     assert {tensor.dtype for tensor in loaded.state_dict().values()} == {torch.float32}
 
 
+def test_half_size_only_for_weights_that_it_does_not_change(saved, tmp_path):
+    module, card, path = saved
+    with pytest.raises(OptionError, match="float16 would change 'stem.weight': round the weights"):
+        save_weights(module, card, tmp_path / "half.safetensors", half=True)
+    assert not (tmp_path / "half.safetensors").exists()
+    module.half().float()
+    save_weights(module, card, path)
+    save_weights(module, card, tmp_path / "half.safetensors", half=True)
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.75 * path.stat().st_size
+    loaded, _ = load_weights(tmp_path / "half.safetensors")
+    for name, tensor in module.state_dict().items():
+        assert loaded.state_dict()[name].dtype == torch.float32 and torch.equal(loaded.state_dict()[name], tensor)
+
+
 def test_weights_by_name(saved, tmp_path, monkeypatch):
     _, card, path = saved
     monkeypatch.setattr(weights, "WEIGHTS_FOLDER", tmp_path)
