@@ -99,6 +99,23 @@ def split_head(graph: Any, again: Any, spec: HeadSpec) -> tuple[Any, Any] | None
     return body, import_openvino().Model(again.get_results(), [given], "head")
 
 
+def shift_presence(graph: Any, spec: HeadSpec, shift: float) -> bool:
+    """Add a number to a detector's logits of P, in the constant behind its last layer; whether there is one."""
+    places = _cell_layers(graph)
+    users = [port.get_node() for port in places[0].output(0).get_target_inputs()] if places else []
+    if len(users) != 1 or users[0].get_type_name() != "Add":
+        return False
+    number = next((one for one in (0, 1) if users[0].input_value(one).get_node().get_type_name() == "Constant"), None)
+    if number is None:
+        return False
+    added = np.array(users[0].input_value(number).get_node().get_data())
+    if added.size != spec.channels:
+        return False
+    added.reshape(spec.boxes, spec.box_channels)[:, spec.slot("presence")] += np.float32(shift)
+    users[0].input(number).replace_source_output(import_openvino().opset13.constant(added).output(0))
+    return True
+
+
 @dataclass(frozen=True)
 class FrontLayout:
     """How the layers before a cut see the first axis of the data: cells of ``stride`` rows, and ``reach`` rows more at

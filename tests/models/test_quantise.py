@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.engines import quantise
 from models.engines.openvino_engine import compile_graph, import_openvino
 from models.engines.quantise import import_nncf, list_products, write_quantised
 from models.export_engine import export_engine
@@ -59,6 +60,38 @@ def test_it_runs_near_torch_on_shapes_never_seen(quantised):
     difference = np.abs(came - expected).max() / np.abs(expected).max()
     # Rounded, therefore not the same.
     assert came.shape == expected.shape and 1e-5 < difference < 0.05
+
+
+def test_decisions_are_not_shifted_by_the_rounding(tmp_path, monkeypatch):
+    """P stays the same on average, and nothing else in the answers changes by the correction."""
+    pytest.importorskip("nncf", reason="NNCF is not installed: pip install 'skysift[quantise]'")
+    torch.manual_seed(2)
+    net = fold_batchnorm(get_model("light").build(**OPTIONS)).float()
+    head = net.head
+    with torch.no_grad():
+        # All cells undecided, by weights with more than noise to round.
+        net.out.weight.mul_(20)
+        net.out.bias.view(head.boxes, -1)[:, head.slot("presence")] = 0.5
+    samples = [random_input(net, batch=4, cells=12, seed=seed) for seed in range(4)]
+    given = [np.concatenate(parts) for parts in zip(*samples, strict=True)]
+    named = {one.name: array for one, array in zip(network_inputs(net), given, strict=True)}
+    with torch.inference_mode():
+        expected = net(*map(torch.from_numpy, given)).numpy()
+    answers, told = [], []
+    for number, least in enumerate((10**9, quantise.LEAST_DECISIONS)):
+        monkeypatch.setattr(quantise, "LEAST_DECISIONS", least)
+        path = tmp_path / f"{number}.xml"
+        told.append(write_quantised(net, Card(model="light", options=OPTIONS), path, samples, layers=LAYERS))
+        answers.append(compile_graph(str(path), precision="int8")(named)[0].copy())
+    plain, centred = (raw.reshape(len(raw), head.boxes, head.box_channels, -1) for raw in answers)
+    slot = head.slot("presence")
+    assert told[0]["shift"] == 0 and told[1]["shift"] != 0
+    np.testing.assert_allclose((centred - plain)[:, :, slot], told[1]["shift"], atol=2e-5)
+    others = [channel for channel in range(head.box_channels) if channel != slot.start]
+    np.testing.assert_array_equal(centred[:, :, others], plain[:, :, others])
+    exact = expected.reshape(plain.shape)[:, :, slot]
+    before, after = (float((raw[:, :, slot] - exact).mean(dtype=float)) for raw in (plain, centred))
+    assert abs(before) > 1e-5 and abs(after) < 0.2 * abs(before)
 
 
 def test_without_nncf_one_line_says_what_to_install(tmp_path: Path, monkeypatch):
