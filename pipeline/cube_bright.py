@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, maximum_filter, uniform_filter1d
+from scipy.ndimage import maximum_filter
 
 from models.detections import Detections
 
@@ -28,6 +28,8 @@ BRIGHT_VOXEL, BRIGHT_SHARE, BRIGHT_AROUND, BRIGHT_LOGIT = 10.0, 0.8, (16, 6, 6),
 SAMPLE_SIDES = (256, 160, 160)
 FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
 TRUNCATE = 3.0
+# Rows and columns that one matrix smooths: as products of matrices the filters take half the time of sums over taps.
+MATRIX = 256
 
 
 def measure_bright_rms(pixels: Any, noise: Any, beam_px: float, reach: int) -> tuple[float, float]:
@@ -39,7 +41,9 @@ def measure_bright_rms(pixels: Any, noise: Any, beam_px: float, reach: int) -> t
     with np.errstate(divide="ignore", invalid="ignore"):
         snr = (pixels.read(window) - noise.level(window)) / noise.rms(window)
     rms = []
-    for filtered in _filtered(np.nan_to_num(snr, nan=0.0, posinf=0.0, neginf=0.0), beam_px, reach):
+    blocks = _boxcar(_block_means(np.nan_to_num(snr, nan=0.0, posinf=0.0, neginf=0.0)))
+    for sigma in filter_sigmas(beam_px, reach):
+        filtered = _smooth(blocks, sigma)
         below = filtered[filtered < 0]
         rms.append(float(np.median(-below)) / 0.6744898 if below.size > 50 else float("nan"))
     return rms[0], rms[1]
@@ -68,7 +72,11 @@ def find_bright(snr: np.ndarray, beam_px: float, rms: tuple[float, ...], reach: 
     """
     if not (rms[0] > 0 and rms[1] > 0):
         return Detections.empty(3, list(known.params))
-    return bright_of(*_filtered(snr, beam_px, reach), beam_px, rms, known)
+    blocks, (narrow, wide) = _boxcar(_block_means(snr)), filter_sigmas(beam_px, reach)
+    broad = _smooth(blocks, wide)
+    if not broad.size or broad.max() < BRIGHT * rms[1]:
+        return Detections.empty(3, list(known.params))
+    return bright_of(_smooth(blocks, narrow), broad, beam_px, rms, known)
 
 
 def bright_of(
@@ -137,10 +145,38 @@ def raise_bright(logit: np.ndarray, highest: Sequence[float]) -> np.ndarray:
     return raised
 
 
-def _filtered(snr: np.ndarray, beam_px: float, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    blocks = uniform_filter1d(_block_means(snr), BOXCAR, axis=0, mode="constant")
-    sigmas = filter_sigmas(beam_px, reach)
-    return tuple(gaussian_filter(blocks, (0, s, s), mode="constant", truncate=TRUNCATE) for s in sigmas)
+def _boxcar(blocks: np.ndarray) -> np.ndarray:
+    """Means over `BOXCAR` blocks along the channels, nothing beyond the window."""
+    sums = blocks.copy()
+    for shift in range(1, BOXCAR // 2 + 1):
+        sums[shift:] += blocks[:-shift]
+        sums[:-shift] += blocks[shift:]
+    sums /= np.float32(BOXCAR)
+    return sums
+
+
+def _smooth(blocks: np.ndarray, sigma: float) -> np.ndarray:
+    """A Gaussian over rows and columns, cut at `TRUNCATE` sigma; 0 beyond the window."""
+    radius = int(TRUNCATE * sigma + 0.5)
+    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / max(sigma, 1e-6)) ** 2)
+    taps = (taps / taps.sum()).astype(np.float32)
+    for axis in (1, 2):
+        count = blocks.shape[axis]
+        size = min(count, MATRIX)
+        band = np.zeros((size, size + 2 * radius), np.float32)
+        for row, line in enumerate(band):
+            line[row : row + len(taps)] = taps
+        smoothed = np.empty_like(blocks)
+        for first in range(0, count, max(size, 1)):
+            last = min(first + size, count)
+            low, high = max(first - radius, 0), min(last + radius, count)
+            matrix = band[: last - first, low - first + radius : high - first + radius]
+            if axis == 1:
+                np.matmul(matrix, blocks[:, low:high], out=smoothed[:, first:last])
+            else:
+                np.matmul(blocks[:, :, low:high], matrix.T, out=smoothed[:, :, first:last])
+        blocks = smoothed
+    return blocks
 
 
 def _block_means(snr: np.ndarray) -> np.ndarray:

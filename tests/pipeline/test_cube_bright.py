@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, uniform_filter1d
 
 from models.detections import Detections
+from pipeline import cube_bright
 from pipeline.cube_bright import BLOCK, BRIGHT_LOGIT, find_bright, measure_bright_rms, trust_bright_lines
 from survey_io.simulate.hi import HiModel, noise_cube
 
@@ -114,3 +115,20 @@ def test_what_is_sure_stays_as_it_is_and_noise_is_not_raised():
 
 def test_nothing_found_raises_nothing():
     assert len(trust_bright_lines(Detections.empty(3), np.zeros((8, 8, 8), np.float32), HALO)) == 0
+
+
+@pytest.mark.parametrize("shape", [(9, 41, 30), (4, 300, 17), (3, 5, 600), (1, 1, 1)])
+def test_filters_are_those_of_scipy(shape):
+    """Blocks, a boxcar and Gaussians with nothing beyond the window, also where one matrix does not hold a side."""
+    cube = np.random.default_rng(5).normal(size=[n * b + 1 for n, b in zip(shape, cube_bright.BLOCK, strict=True)])
+    cube = cube.astype(np.float32)
+    blocks = cube_bright._block_means(cube)
+    parts = cube[tuple(slice(0, n * b) for n, b in zip(shape, cube_bright.BLOCK, strict=True))]
+    sides = [one for n, b in zip(shape, cube_bright.BLOCK, strict=True) for one in (n, b)]
+    np.testing.assert_allclose(blocks, parts.reshape(sides).mean(axis=(1, 3, 5)), atol=1e-6)
+    means = cube_bright._boxcar(blocks)
+    expected = uniform_filter1d(blocks, cube_bright.BOXCAR, axis=0, mode="constant")
+    np.testing.assert_allclose(means, expected, atol=1e-6)
+    for sigma in (0.4, 1.6, 3.3):
+        expected = gaussian_filter(means, (0, sigma, sigma), mode="constant", truncate=cube_bright.TRUNCATE)
+        np.testing.assert_allclose(cube_bright._smooth(means, sigma), expected, atol=2e-6)
