@@ -151,7 +151,7 @@ def test_damaged_records_are_said(two: list[Path], folder: Path) -> None:
     ("name", "message"),
     [
         ("light@7", "it has versions 1, 2"), ("sdc1@1", "no version of it was registered"), ("light@x", "as light@3"),
-        ("light@0", "as light@3"), ("li ght", "expected a name of letters"), ("digits@shipped", "no weights are shipped"),
+        ("light@0", "as light@3"), ("li ght", "expected a name of letters"), ("sdc1@shipped", "no weights are shipped"),
         ("@1", "expected a name of letters"),
     ],
 )  # fmt: skip
