@@ -19,7 +19,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from models.engines.base import load_engine
-from models.engines.gain import processor_name
+from models.engines.gain import card_name, processor_name
 from models.gates import EXACT, Gate
 from models.quantised import graph_hash
 from models.samples import sample_inputs, sample_lesson
@@ -186,7 +186,7 @@ def measure_speed(model: str, module: Any, run: Run, device: str = "cpu") -> dic
     cells = {1: 1024, 2: 320, 3: (32, 32, 32)}[head.ndim] if head is not None else 1
     given = random_input(module, batch=1 if head is not None and head.ndim > 1 else 32, cells=cells)
     engines = [_load(model, one, device, threads=1) for one in (("auto", EXACT), run)]
-    clock, place = (time.process_time, processor_name()) if device == "cpu" else (time.perf_counter, _card(device))
+    clock, place = (time.process_time, processor_name()) if device == "cpu" else (time.perf_counter, card_name(device))
     for engine in engines:
         # What is made ready at the first call is not speed.
         engine(*given)
@@ -202,12 +202,6 @@ def measure_speed(model: str, module: Any, run: Run, device: str = "cpu") -> dic
     unit = "Melement" if head is None else {1: "Mchannel", 2: "Mpix", 3: "Mvoxel"}[head.ndim]
     f32, here = (round(given[0].size / 1e6 / seconds, 3) for seconds in best)
     return {"unit": f"{unit}/s", "f32": f32, "here": here, "processor": place}
-
-
-def _card(device: str) -> str:
-    import torch
-
-    return torch.cuda.get_device_name(device)
 
 
 def _images(

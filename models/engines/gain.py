@@ -73,6 +73,13 @@ def _example(module: nn.Module) -> tuple[np.ndarray, ...]:
     return random_input(module, batch=1, cells=cells)
 
 
+def card_name(device: str) -> str:
+    """What a GPU calls itself; "cuda:0" is the first."""
+    import torch
+
+    return torch.cuda.get_device_name(device)
+
+
 def processor_name() -> str:
     """The processor's name as its maker gives it, or its kind."""
     with contextlib.suppress(OSError):
