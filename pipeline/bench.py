@@ -83,6 +83,14 @@ class Row:
     loading: float = 0.0
     refused: str = ""
 
+    @property
+    def line(self) -> str:
+        """What was measured, for people who wait."""
+        if self.refused:
+            return f"{self.model}: {self.way}: {self.refused}"
+        whole = f", {self.whole_amount / min(self.whole):.4g} from the file to detections" if self.whole else ""
+        return f"{self.model}: {self.way}: {self.amount / min(self.calls):.4g} {self.unit}/s alone{whole}"
+
     def told(self, peaks: Peaks) -> dict[str, Any]:
         """For the table and the JSON."""
         row: dict[str, Any] = {"model": self.model, **self.way._asdict()}
@@ -140,7 +148,11 @@ def run_bench(options: BenchOptions, *, say: Say = lambda _: None) -> dict[str, 
         peaks = Peaks(ways, threads=threads)
         rows, lanes = [], None
         for model in options.model:
-            rows += _bench_model(model, ways, options, threads, Path(folder), peaks, say)
+            made = _bench_model(model, ways, options, threads, Path(folder), peaks, say)
+            for row in made:
+                # A run of many models that is stopped has told what it knew.
+                say(row.line)
+            rows += made
         if options.trace is not None:
             say("timeline")
             lanes = _trace(options, threads, Path(folder))

@@ -77,7 +77,7 @@ def choose_engine(
     said: list[str] = []
     if devices:
         for name in ON_GPUS:
-            refused = _refused_on_gpu(name)
+            refused = refused_on_gpu(name)
             if refused:
                 said.append(f"{name} {refused}")
                 continue
@@ -149,7 +149,7 @@ def _why_no_gpu() -> str:
     return f"torch {torch} is for processors: install one with CUDA" if torch.endswith("+cpu") else ""
 
 
-def _refused_on_gpu(name: str) -> str:
+def refused_on_gpu(name: str) -> str:
     """Why an engine does not run on the GPUs here; empty where it does."""
     if name not in available_engines():
         return why_unusable(name).partition(", not installed here")[0]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.engines.base import Engine, available_engines, load_engine
+from models.engines.base import Engine, load_engine
+from models.engines.choose import refused_on_gpu
 from models.engines.plan_file import SUFFIX
 from models.registry import get_model
 from models.signature import random_input
@@ -14,7 +15,7 @@ from models.signature import random_input
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(
-        "tensorrt" not in available_engines(), reason="needs an NVIDIA GPU, torch with CUDA, and a TensorRT library"
+        bool(refused_on_gpu("tensorrt")), reason="needs an NVIDIA GPU, torch with CUDA, and a TensorRT library for it"
     ),
 ]
 TOLERANCES = {"f32": 1e-4, "fp16": 1e-2, "bf16": 1e-1}

@@ -54,6 +54,10 @@ def test_network_and_whole_way_are_timed_beside_the_peak(weights, tmp_path):
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     assert {"processor", "cores", "memory_gib", "gpus", "load"} <= set(result["machine"])
     assert result["versions"]["torch"] == torch.__version__ and any("torch f32 on cpu" in line for line in said)
+    for row in result["rows"]:
+        # Told as soon as the model is done, in digits enough to compare.
+        told = f"{row['rate']:.4g} Mpix/s alone, {row['whole_rate']:.4g} from the file to detections"
+        assert sum(told in line and row["engine"] in line for line in said) == 1
     json.dumps(result, allow_nan=False)
 
 
