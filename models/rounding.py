@@ -24,7 +24,7 @@ _LEVELS, _WEIGHT_LEVELS = 255, 127
 # here it is forgotten over a hundred steps, since the weights change.
 OUTLIERS, _FORGOTTEN = 1e-5, 0.01
 # Weight of the squared change of the logits that decide about rows.
-CHANGE = 400.0
+CHANGE = 100.0
 
 
 class Rounding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -199,9 +200,11 @@ def test_stop_hands_back_and_the_next_service_goes_on(skies: list[Path], place: 
 
 
 def test_results_that_cannot_be_written(
-    skies: list[Path], place: Path, store: Any, caplog: pytest.LogCaptureFixture
+    skies: list[Path], place: Path, store: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder where a file has taken the name: the queue waits until it is mended, or says so with ``once``."""
+    # Other tests leave handlers of commands and of Prefect, which decides what goes on to the root.
+    monkeypatch.setattr(logging.getLogger("skysift"), "handlers", [caplog.handler])
     put(skies[0], place / "in" / "sky.fits")
     service = Service(options(place, attempts=2), store, detect=THRESHOLD)
     folder = place / "survey" / "results"

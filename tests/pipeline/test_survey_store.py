@@ -299,8 +299,9 @@ def test_a_run_is_kept_when_its_sources_cannot_be_joined(
         connection.exec_driver_sql("UPDATE source SET flags = -1")
         raise ValueError("no sense in it")
 
-    logging.getLogger("skysift").propagate = True
     with monkeypatch.context() as patch:
+        # Other tests leave handlers of commands and of Prefect, which decides what goes on to the root.
+        patch.setattr(logging.getLogger("skysift"), "handlers", [caplog.handler])
         patch.delenv("SKYSIFT_DEBUG", raising=False)
         patch.setattr("pipeline.survey.store.associate", fails)
         run = store.record(manifest(), image_table(5))
