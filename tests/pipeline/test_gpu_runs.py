@@ -111,9 +111,8 @@ def test_copies_and_decoding_overlap_with_the_network(tmp_path):
     options = BenchOptions(model="light", engine="torch", precision="f32", device="cuda:0", size=2048, seconds=1,
                            trace=tmp_path / "trace.json")  # fmt: skip
     lanes = run_bench(options)["lanes"]
-    # One after the other they could not sum up to more than the time. The network's own share is that of the card: a
-    # quarter on an H100.
-    assert lanes["network"] > 0.1 and sum(lanes.values()) > 1
+    # One after the other they could not sum up to more than the time.
+    assert lanes["network"] > 0.3 and sum(lanes.values()) > 1
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
